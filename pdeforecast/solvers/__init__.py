@@ -1,0 +1,1 @@
+"""Numerical solvers, apart from physics: operators of a domain, and time stepping."""

@@ -1,0 +1,50 @@
+"""The Dataset convention: a state or a trajectory as an `xarray.Dataset`, and as tensors.
+
+A field is a function of position, so a Dataset keeps its coordinates beside its numbers:
+
+    grid       u(sample, time, y, x)      with x(x), y(y)
+    sensors    u(sample, time, point)     with x(point), y(point)
+
+`sample` and `time` (`lead_time` in a forecast) may be absent; a variable without time is static.
+Dimensions may come in any order, axes in any direction and from any origin. NaN means *not
+observed*. `u_variance`, where present, is the variance of the observation error of u.
+
+A point's components follow `geometry.coordinates`; a grid's dimensions, slow first, are those names
+reversed (y, x · latitude, longitude · radius, latitude, longitude). Nothing here names a geometry.
+"""
+
+from pdeforecast.trajectory.checks import check
+from pdeforecast.trajectory.files import check_target, open_dataset, save_dataset, state_hash
+from pdeforecast.trajectory.layout import (
+    axes_of,
+    default_axes,
+    geometry_of,
+    grid_dims,
+    grid_points,
+    is_grid,
+    times_of,
+)
+from pdeforecast.trajectory.matching import SAME_TIME, Matched, match
+from pdeforecast.trajectory.tensors import Samples, samples, to_dataset, trajectory_values
+
+__all__ = [
+    "SAME_TIME",
+    "Matched",
+    "Samples",
+    "axes_of",
+    "check",
+    "check_target",
+    "default_axes",
+    "geometry_of",
+    "grid_dims",
+    "grid_points",
+    "is_grid",
+    "match",
+    "open_dataset",
+    "samples",
+    "save_dataset",
+    "state_hash",
+    "times_of",
+    "to_dataset",
+    "trajectory_values",
+]

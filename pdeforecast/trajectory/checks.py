@@ -1,0 +1,260 @@
+"""What a reader may expect of a Dataset, and what a user is told where it is otherwise.
+
+Every check raises a `DataError`: a line of what was expected and what came, a line of what to type.
+No check names a geometry. That an axis is too long, or meets its own beginning, the geometry says
+itself, through its measure and through what its poses see.
+"""
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from pdeforecast.errors import DataError, nearest
+from pdeforecast.geometry import Geometry
+from pdeforecast.trajectory.layout import (
+    SAME_PLACE,
+    TIMES,
+    axes_of,
+    grid_dims,
+    grid_points,
+    is_grid,
+    listing,
+    seen,
+    signature,
+    space_of,
+    times_of,
+)
+
+_SPELLINGS = {
+    "": "1", "-": "1", "none": "1", "dimensionless": "1", "m^0": "1",
+    "1/s": "s-1", "s^-1": "s-1", "s**-1": "s-1", "s⁻¹": "s-1", "per second": "s-1",
+    "meter": "m", "meters": "m", "metre": "m", "metres": "m",
+    "degree": "degrees", "deg": "degrees", "°": "degrees",
+    "degree_north": "degrees_north", "degree_east": "degrees_east",
+}  # fmt: skip
+
+
+def check(
+    ds: xr.Dataset, geometry: Geometry, variables: Mapping[str, str], statics: Sequence[str] = ()
+) -> None:
+    """Hold a Dataset against the convention.
+
+    Args:
+        variables: the unit of every field that is needed.
+        statics: the fields that must not depend on time; they may also stand in `variables`.
+
+    Raises:
+        DataError: with what was expected, what came, and what to type.
+    """
+    _check_space(ds, geometry)
+    needed = [*geometry.coordinates, *variables, *statics]
+    for name in geometry.coordinates:
+        _require(ds, name, f"a coordinate of the {geometry.name}", needed)
+        check_numbers(ds[name])
+        _check_unit(ds[name], geometry.units[name])
+    _check_positions(ds, geometry)
+    for name in dict.fromkeys([*variables, *statics]):
+        _require(ds, name, "a variable", needed)
+        check_numbers(ds[name])
+        if name in variables:
+            _check_unit(ds[name], variables[name])
+        check_dims(ds, name, geometry, static=name in statics)
+        _check_values(ds[name])
+    times_of(ds)
+
+
+def _check_space(ds: xr.Dataset, geometry: Geometry) -> None:
+    space = space_of(geometry)
+    declared = ds.attrs.get("geometry", space.name)
+    if declared != space.name:
+        raise DataError(
+            f"expected a state on the {space.name}; this Dataset says geometry = {declared!r}.",
+            f"Choose a model of the {declared}, or type `ds.attrs['geometry'] = {space.name!r}`.",
+        )
+    for name, size in ds.sizes.items():
+        if size == 0:
+            raise DataError(
+                f"expected values; the dimension {name} is empty.", f"Select at least one {name}."
+            )
+
+
+def _require(ds: xr.Dataset, name: str, role: str, others: Collection[str]) -> None:
+    """That `name` is there; if not, a variable that is none of the `others` may be meant."""
+    if name in ds.variables:
+        return
+    if name in ds.dims:
+        raise DataError(
+            f"expected {name}, {role}; it is a dimension without values.",
+            f"Give it its positions: `ds = ds.assign_coords({name}=np.arange(n) / n)`.",
+        )
+    near = nearest(name, [str(known) for known in ds.variables if known not in others])
+    cure = f"Rename it: `ds = ds.rename({near}={name!r})`." if near else f"Add it: `ds[{name!r}] = …`."
+    raise DataError(f"expected {name}, {role}; this Dataset has {listing(ds)}.", cure)
+
+
+def check_numbers(array: xr.DataArray) -> None:
+    """Real numbers, neither complex nor text."""
+    if array.dtype.kind in "fiu":
+        return
+    cure = (
+        f"Keep the real part: `ds[{array.name!r}] = ds[{array.name!r}].real`."
+        if array.dtype.kind == "c"
+        else f"Convert it: `ds[{array.name!r}] = ds[{array.name!r}].astype(float)`."
+    )
+    raise DataError(f"expected real numbers in {array.name}; it holds {array.dtype}.", cure)
+
+
+def _check_unit(array: xr.DataArray, expected: str) -> None:
+    unit = array.attrs.get("units")
+    if unit is None or _spelling(str(unit)) == _spelling(expected):
+        return
+    raise DataError(
+        f"expected {array.name} in the unit {expected!r}; it says {unit!r}.",
+        f"Convert the values, then type `ds[{array.name!r}].attrs['units'] = {expected!r}`.",
+    )
+
+
+def _spelling(unit: str) -> str:
+    unit = unit.strip().lower()
+    return _SPELLINGS.get(unit, unit.replace(" ", ""))
+
+
+def _check_positions(ds: xr.Dataset, geometry: Geometry) -> None:
+    """One axis per dimension (or all on one), finite, within the space, and no place twice."""
+    names = grid_dims(geometry)
+    dims = {name: ds[name].dims for name in names}
+    grid = is_grid(ds, geometry)
+    if not grid and (len(set(dims.values())) > 1 or len(dims[names[0]]) != 1):
+        raise DataError(
+            f"expected {signature({n: (n,) for n in names})} on a grid or "
+            f"{signature(dict.fromkeys(names, ('point',)))}; came {signature(dims)}.",
+            f"Type `{_layout_cure(dims)}`.",
+        )
+    for name in names:
+        if not np.isfinite(ds[name].values).all():
+            raise DataError(
+                f"expected finite positions; {name} holds NaN or infinities.",
+                f"Drop them: `ds = ds.dropna({ds[name].dims[0]!r}, subset=[{name!r}])`.",
+            )
+        _check_extent(ds[name], geometry)
+    if grid:
+        for name in names:
+            _check_distinct(ds, name, geometry)
+
+
+def _layout_cure(dims: Mapping[str, tuple[Hashable, ...]]) -> str:
+    single = [name for name, own in dims.items() if not own]
+    if single:
+        return f"ds = ds.expand_dims({single})"
+    if per_sample := {"sample", *TIMES}.intersection(*dims.values()):
+        return f"ds = ds.isel({min(map(str, per_sample))}=0)"
+    if all(len(own) == 1 for own in dims.values()):
+        swaps = ", ".join(f"{own[0]}={name!r}" for name, own in dims.items() if own != (name,))
+        return f"ds = ds.swap_dims({swaps})"
+    stacked = tuple(dict.fromkeys(dim for own in dims.values() for dim in own))
+    return f"ds = ds.stack(point={stacked}).reset_index('point')"
+
+
+def _check_extent(axis: xr.DataArray, geometry: Geometry) -> None:
+    """A regular grid between the least and the greatest coordinate must have positive cells.
+
+    That is how a geometry says without being asked by name that an axis is longer than the space:
+    the cell that closes a period turns negative, as does the area beyond a pole.
+    """
+    low, high = float(axis.min()), float(axis.max())
+    regular = {other: torch.tensor([0.25, 0.5], dtype=torch.float64) for other in geometry.coordinates}
+    regular[str(axis.name)] = torch.linspace(low, high, 1025, dtype=torch.float64)
+    if high == low or bool((geometry.weights(regular) > 0).all()):
+        return
+    period = (high - low) * axis.size / (axis.size - 1)
+    raise DataError(
+        f"expected {axis.name} in the unit {geometry.units[str(axis.name)]!r} of the {geometry.name}; "
+        f"it runs from {low:g} to {high:g}, beyond the space.",
+        f"If that is one period, type `ds = ds.assign_coords({axis.name}=ds.{axis.name} / {period:g})`.",
+    )
+
+
+def _check_distinct(ds: xr.Dataset, name: str, geometry: Geometry) -> None:
+    nodes = ds[name].values
+    if nodes.size < 2:
+        return
+    seen = _axis_seen(ds, name, geometry)
+    order = torch.from_numpy(np.argsort(nodes, kind="stable"))
+    gap = (seen[order] - seen[order.roll(-1)]).abs().amax(-1)
+    if bool((gap[:-1] < SAME_PLACE).any()):
+        at = nodes[int(order[int(gap[:-1].argmin())])]
+        raise DataError(
+            f"expected every place once; {name} holds {at:g} twice.",
+            f"Drop the repetition: `ds = ds.drop_duplicates({name!r})`.",
+        )
+    if float(gap[-1]) < SAME_PLACE:
+        first, last = nodes[int(order[0])], nodes[int(order[-1])]
+        keep = "slice(None, -1)" if nodes[-1] == last else f"ds.{name}.argsort()[:-1]"
+        raise DataError(
+            f"expected a periodic grid without its end point; {name} = {first:g} and {name} = {last:g} "
+            "are one place.",
+            f"Drop the repeated end: `ds = ds.isel({name}={keep})`.",
+        )
+
+
+def _axis_seen(ds: xr.Dataset, name: str, geometry: Geometry) -> Tensor:
+    """The nodes of one axis, the others held at a middle node, as seen from a fixed pose."""
+    axes = {
+        other: axis if other == name else axis[len(axis) // 2 :][:1]
+        for other, axis in axes_of(ds, geometry).items()
+    }
+    return seen(geometry, grid_points(geometry, axes))
+
+
+def check_dims(ds: xr.Dataset, name: str, geometry: Geometry, static: bool) -> None:
+    """A value at every place, perhaps for every sample and time, and over nothing else."""
+    places = {dim for coordinate in geometry.coordinates for dim in ds[coordinate].dims}
+    dims = set(ds[name].dims)
+    if missing := sorted(map(str, places - dims)):
+        raise DataError(
+            f"expected {name}({', '.join(map(str, places))}); it has no {', '.join(missing)}.",
+            f"Give it a value everywhere, for instance with `ds[{name!r}].broadcast_like(…)`.",
+        )
+    time = set(TIMES) & dims
+    if static and time:
+        raise DataError(
+            f"expected {name} without time, for it is static; it depends on {time.pop()}.",
+            f"Keep one frame: `ds[{name!r}] = ds[{name!r}].isel(time=0, drop=True)`.",
+        )
+    if extra := sorted(map(str, dims - places - {"sample", *TIMES})):
+        raise DataError(
+            f"expected {name} over sample, time and place; it also depends on {', '.join(extra)}.",
+            f"Choose one: `ds = ds.isel({extra[0]}=0)`, or rename it: `ds.rename({extra[0]}='sample')`.",
+        )
+    if len(time) > 1:
+        raise DataError(
+            f"expected {name} over time or lead_time; it depends on both.",
+            f"Choose one: `ds = ds.isel({TIMES[0]}=0)`.",
+        )
+
+
+def _check_values(array: xr.DataArray) -> None:
+    values = array.values
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        raise DataError(
+            f"expected finite values or NaN; {array.name} holds {infinite} infinities.",
+            f"If they mean 'not observed': `ds[{array.name!r}] = ds[{array.name!r}].where(np.isfinite)`.",
+        )
+    axis = array.dims.index("sample") if "sample" in array.dims else None
+    rows = np.moveaxis(values, axis, 0) if axis is not None else values[None]
+    empty = np.flatnonzero(np.isnan(rows).reshape(len(rows), -1).all(axis=1))
+    if len(empty):
+        where = f" in sample {empty[0]}" if axis is not None else ""
+        cure = (
+            f"Drop it: `ds = ds.drop_isel(sample={empty.tolist()[:8]})`."
+            if axis is not None and len(empty) < len(rows)
+            else f"Put the observed numbers into {array.name}; one observed point is enough to begin."
+        )
+        raise DataError(
+            f"expected at least one observed value; {array.name} is NaN everywhere{where}.",
+            cure,
+        )

@@ -1,0 +1,128 @@
+"""What a Dataset says of itself: its geometry, its places, its times."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pdeforecast.errors import DataError, UsageError, nearest
+from pdeforecast.geometry import GEOMETRIES, Geometry, NoSymmetry
+
+TIMES = ("time", "lead_time")
+SAME_PLACE = 1e-6
+"""Two points are one when they look the same from a fixed pose to this accuracy."""
+
+
+def geometry_of(ds: xr.Dataset) -> Geometry:
+    """The geometry that `ds` names in its attributes, else the only one with its coordinates.
+
+    Raises:
+        DataError: if it names an unknown one, or its coordinates fit none, or several.
+    """
+    name = ds.attrs.get("geometry")
+    spaces = {key: space for key, space in GEOMETRIES.items() if not isinstance(space, NoSymmetry)}
+    if name in spaces:
+        return spaces[name]
+    if name is not None:
+        near = nearest(str(name), spaces)
+        raise DataError(
+            f"expected a geometry among {', '.join(spaces)}; this Dataset says {name!r}.",
+            f"Type `ds.attrs['geometry'] = {near or next(iter(spaces))!r}`.",
+        )
+    fitting = [key for key, space in spaces.items() if set(space.coordinates) <= set(ds.variables)]
+    if len(fitting) == 1:
+        return spaces[fitting[0]]
+    known = ", ".join(f"{key} ({', '.join(space.coordinates)})" for key, space in spaces.items())
+    raise DataError(
+        f"expected the coordinates of one geometry of {known}; this Dataset has {listing(ds)}.",
+        f"Type `ds.attrs['geometry'] = {(fitting or list(spaces))[0]!r}`, with its coordinates named so.",
+    )
+
+
+def space_of(geometry: Geometry) -> Geometry:
+    """The space itself, where a geometry is one without its symmetry."""
+    return geometry.base if isinstance(geometry, NoSymmetry) else geometry
+
+
+def is_grid(ds: xr.Dataset, geometry: Geometry) -> bool:
+    """Whether `ds` lies on a grid, one dimension per coordinate, rather than at loose points."""
+    return all(ds[name].dims == (name,) for name in geometry.coordinates)
+
+
+def axes_of(ds: xr.Dataset, geometry: Geometry) -> dict[str, Tensor]:
+    """The axes of a Dataset on a grid, slow first; those of one at loose points, each (M,)."""
+    return {name: _axis(ds[name].values) for name in grid_dims(geometry)}
+
+
+def times_of(ds: xr.Dataset) -> list[float]:
+    """The times (or lead times) of `ds` in its own unit; hours if xarray has decoded them; [0] if none."""
+    name = next((name for name in TIMES if name in ds.dims), None)
+    if name is None:
+        return [0.0]
+    if name not in ds.variables:
+        raise DataError(
+            f"expected times along {name}; the dimension has no coordinate.",
+            f"Type `ds = ds.assign_coords({name}=[0.0, 1.0, …])`.",
+        )
+    values = ds[name].values
+    if values.dtype.kind == "m":
+        values = values / np.timedelta64(1, "h")
+    if values.dtype.kind not in "fiu" or not np.isfinite(values.astype(float)).all():
+        raise DataError(
+            f"expected finite numbers as {name}; it holds {values.dtype}.",
+            f"Open the file with `xr.open_dataset(…, decode_times=False)`, or assign numbers to {name}.",
+        )
+    return [float(value) for value in values]
+
+
+def grid_dims(geometry: Geometry) -> tuple[str, ...]:
+    """The dimensions of a grid in the order of the files, slow first: the coordinates reversed."""
+    return tuple(reversed(geometry.coordinates))
+
+
+def grid_points(geometry: Geometry, axes: Mapping[str, Tensor | NDArray[Any]]) -> Tensor:
+    """The nodes (M, d) of a grid; the first of `axes` varies slowest."""
+    nodes = torch.meshgrid(*(_axis(axis) for axis in axes.values()), indexing="ij")
+    by_name = dict(zip(axes, nodes, strict=True))
+    return torch.stack([by_name[name].reshape(-1) for name in geometry.coordinates], dim=-1)
+
+
+def _axis(axis: Tensor | NDArray[Any]) -> Tensor:
+    # PyTorch cannot share the memory of a reversed or read-only array.
+    nodes = axis if isinstance(axis, Tensor) else np.array(axis)
+    return torch.as_tensor(nodes, dtype=torch.float64)
+
+
+def seen(geometry: Geometry, points: Tensor) -> Tensor:
+    """a(x, p) from one fixed pose p: coordinates in which a place has one name only."""
+    return geometry.relative(points, geometry.lattice(1)[0].to(points))
+
+
+def default_axes(geometry: Geometry, sizes: Mapping[str, int]) -> dict[str, NDArray[np.float64]]:
+    """The regular grid of `sizes`, in the order of the files: nodes i/n of a period, from 0.
+
+    Raises:
+        UsageError: if a size is missing, unknown or not positive.
+    """
+    dims = grid_dims(geometry)
+    if set(sizes) != set(dims) or any(size < 1 for size in sizes.values()):
+        raise UsageError(
+            f"expected a positive size for each of {', '.join(dims)}; came {dict(sizes)}.",
+            f"Type `--grid {'x'.join(['64'] * len(dims))}`, or grid={dict.fromkeys(dims, 64)}.",
+        )
+    period = geometry.volume ** (1 / geometry.dim)
+    return {name: period * np.arange(sizes[name]) / sizes[name] for name in dims}
+
+
+def listing(ds: xr.Dataset) -> str:
+    """The variables with their dimensions, as a message shows them."""
+    return signature({name: ds[name].dims for name in ds.variables}) or "nothing"
+
+
+def signature(dims: Mapping[Any, Sequence[Any]]) -> str:
+    """Names with their dimensions: "x(x), y(y)"."""
+    return ", ".join(f"{name}({', '.join(map(str, own))})" for name, own in dims.items())

@@ -1,0 +1,140 @@
+"""Datasets to tensors and back: between the two, points and values side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pdeforecast.errors import DataError
+from pdeforecast.geometry import Geometry
+from pdeforecast.trajectory.checks import check, check_dims, check_numbers
+from pdeforecast.trajectory.layout import TIMES, axes_of, grid_dims, grid_points, is_grid, space_of, times_of
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Observations of S states at M shared points.
+
+    Attributes:
+        points: (M, point_dim), float64.
+        values: (S, M, V); NaN where not observed.
+        variance: of the observation error, (S, M, V), or None where every value is exact.
+    """
+
+    points: Tensor
+    values: Tensor
+    variance: Tensor | None
+
+
+def samples(
+    ds: xr.Dataset, geometry: Geometry, variables: Mapping[str, str], time_index: int | None = None
+) -> Samples:
+    """The states of `ds` at one time, as points and values.
+
+    Args:
+        variables: the unit of each variable; V is their number, in this order.
+        time_index: the frame to read where there are several; the first by default.
+
+    Raises:
+        DataError: as `check` does.
+    """
+    frame = ds.isel({name: time_index or 0 for name in TIMES if name in ds.dims}, drop=True)
+    check(frame, geometry, variables)
+    points, values = _tensors(frame, geometry, list(variables))
+    return Samples(points, values[:, 0], _variance(frame, geometry, list(variables), values[:, 0]))
+
+
+def trajectory_values(
+    ds: xr.Dataset, geometry: Geometry, variables: Mapping[str, str]
+) -> tuple[list[float], Tensor, Tensor]:
+    """The times, the points (M, d) and the values (S, T, M, V) of a trajectory; statics are repeated.
+
+    Raises:
+        DataError: as `check` does.
+    """
+    check(ds, geometry, variables)
+    return times_of(ds), *_tensors(ds, geometry, list(variables))
+
+
+def _tensors(ds: xr.Dataset, geometry: Geometry, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Points (M, d) and values (S, T, M, V)."""
+    if is_grid(ds, geometry):
+        places = grid_dims(geometry)
+        points = grid_points(geometry, axes_of(ds, geometry))
+    else:
+        places = tuple(str(dim) for dim in ds[geometry.coordinates[0]].dims)
+        points = torch.stack([axes_of(ds, geometry)[name] for name in geometry.coordinates], dim=-1)
+    single = all(ds[name].dtype.itemsize <= 4 and ds[name].dtype.kind == "f" for name in names)
+    dtype = np.float32 if single else np.float64
+    arrays = [_ordered(ds[name], places).astype(dtype, copy=False) for name in names]
+    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    values = np.stack([np.broadcast_to(array, shape) for array in arrays], axis=-1)
+    return points, torch.from_numpy(values.reshape(*shape[:2], -1, len(names)))
+
+
+def _ordered(array: xr.DataArray, places: Sequence[str]) -> NDArray[Any]:
+    """The values as (sample, time, *places), with size 1 for what is absent."""
+    time = next((name for name in TIMES if name in array.dims), TIMES[0])
+    return array.variable.set_dims(("sample", time, *places)).values
+
+
+def _variance(ds: xr.Dataset, geometry: Geometry, names: Sequence[str], values: Tensor) -> Tensor | None:
+    known = [name for name in names if f"{name}_variance" in ds.variables]
+    if not known:
+        return None
+    variance = torch.zeros_like(values)
+    for name in known:
+        array = ds[f"{name}_variance"]
+        check_numbers(array)
+        check_dims(ds, f"{name}_variance", geometry, static=False)
+        column = _tensors(ds, geometry, [f"{name}_variance"])[1][:, 0, :, 0]
+        observed = ~values[..., names.index(name)].isnan()
+        column = column.expand_as(observed)
+        if not bool((column[observed] >= 0).all()):
+            raise DataError(
+                f"expected {name}_variance ≥ 0 at every observed point; it is negative or NaN at some.",
+                f"Set it: `ds['{name}_variance'] = ds['{name}_variance'].clip(min=0).fillna(0)`.",
+            )
+        variance[..., names.index(name)] = torch.where(observed, column, 0.0).to(values.dtype)
+    return variance
+
+
+def to_dataset(
+    values: Tensor | NDArray[Any],
+    geometry: Geometry,
+    variables: Mapping[str, str],
+    axes: Mapping[str, Tensor | NDArray[Any]],
+    times: Sequence[float],
+    time_name: str = "lead_time",
+    time_unit: str = "1",
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Fields with their coordinates.
+
+    Args:
+        values: (S, T, *grid, V) with the grid in the order of `axes`; or (S, T, M, V) at loose
+            points, where every axis is (M,).
+        variables: the unit of each of the V fields.
+        times: T numbers, in `time_unit`.
+    """
+    array = values.numpy(force=True) if isinstance(values, Tensor) else np.asarray(values)
+    loose = array.ndim == 4
+    places = ("point",) if loose else tuple(axes)
+    coords: dict[str, Any] = {
+        time_name: (time_name, np.asarray(times, dtype=np.float64), {"units": time_unit})
+    }
+    for name, axis in axes.items():
+        unit = {"units": geometry.units[name]}
+        coords[name] = (places if loose else (name,), np.asarray(axis, dtype=np.float64), unit)
+    fields = {
+        name: (("sample", time_name, *places), array[..., i], {"units": unit})
+        for i, (name, unit) in enumerate(variables.items())
+    }
+    return xr.Dataset(
+        fields, coords, {"Conventions": "CF-1.11", "geometry": space_of(geometry).name, **(attrs or {})}
+    )

@@ -1,0 +1,143 @@
+"""What every equation promises. A new PDE is one line in `SMALL`, and has no place to hide."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from pdeforecast.pdes import PDES, NavierStokes
+from pdeforecast.pdes.base import PDE, State
+from pdeforecast.solvers.torus import resample, translate
+from pdeforecast.trajectory import state_hash
+
+SMALL: dict[str, PDE] = {
+    "navier-stokes": NavierStokes(resolution=32, spin_up=2.0, step=0.05, phase_x=0.07, phase_y=0.3),
+}
+"""Each equation at a price that a test can pay."""
+
+PSEUDOSCALARS = {"navier-stokes": {"vorticity", "forcing"}}
+"""What turns its sign in a mirror."""
+
+Move = Callable[[Tensor], Tensor]
+
+
+def quarter_turn(field: Tensor) -> Tensor:
+    """(x, y) → (−y, x) about the node at the origin."""
+    return field.rot90(1, (-1, -2)).roll(1, -1)
+
+
+def mirror(field: Tensor) -> Tensor:
+    """(x, y) → (−x, y)."""
+    return field.flip(-1).roll(1, -1)
+
+
+MOVES: dict[str, dict[str, Move]] = {
+    "periodic_plane": {
+        "shift by cells": lambda f: f.roll((5, -3), (-2, -1)),
+        "shift by any length": lambda f: translate(f, 0.123, -0.377),
+        "quarter turn": quarter_turn,
+        "half turn": lambda f: quarter_turn(quarter_turn(f)),
+        "mirror": mirror,
+        "mirror and turn": lambda f: quarter_turn(mirror(f)),
+    }
+}
+CASES = [(name, move) for name, pde in SMALL.items() for move in MOVES[pde.geometry]]
+
+
+def smooth(state: State) -> State:
+    """The part that the grid resolves without aliasing, where a discrete shift is exact."""
+    return {k: resample(resample(f, f.shape[-1] * 2 // 3 - 1), f.shape[-1]) for k, f in state.items()}
+
+
+def final(pde: PDE, state: State, time: float = 1.0) -> dict[str, Tensor]:
+    *_, last = pde.solve(state, [time])
+    return {name: last[name] for name in pde.variables}
+
+
+def test_every_equation_is_held_to_the_laws() -> None:
+    assert set(SMALL) == set(PDES)
+
+
+def test_the_moves_are_what_they_say() -> None:
+    n = 12
+    axis = torch.arange(n, dtype=torch.float64) / n
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+
+    def f(x: Tensor, y: Tensor) -> Tensor:
+        return torch.sin(2 * math.pi * x) + torch.cos(2 * math.pi * (2 * y + x))
+
+    torch.testing.assert_close(quarter_turn(f(x, y)), f(y, -x))
+    torch.testing.assert_close(mirror(f(x, y)), f(-x, y))
+
+
+@pytest.mark.parametrize(("name", "move"), CASES)
+def test_solving_commutes_with_the_symmetries(name: str, move: str) -> None:
+    pde = SMALL[name]
+    state = smooth(pde.initial(0, "train", 0))
+    g = MOVES[pde.geometry][move]
+
+    def moved(state: State) -> dict[str, Tensor]:
+        mirrored = {"mirror", "mirror and turn"} & {move}
+        return {k: -g(f) if mirrored and k in PSEUDOSCALARS.get(name, ()) else g(f) for k, f in state.items()}
+
+    there, here = final(pde, moved(state)), moved(final(pde, state))
+    for variable in pde.variables:
+        torch.testing.assert_close(there[variable], here[variable], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_order_of_accuracy_is_four(name: str) -> None:
+    pde = SMALL[name]
+    state = pde.initial(0, "train", 0)
+    results = [final(replace(pde, step=step), state, 2.0) for step in (0.1, 0.05, 0.025)]
+    for variable in pde.variables:
+        a, b, c = (result[variable] for result in results)
+        assert math.log2(float((a - b).norm() / (b - c).norm())) == pytest.approx(4, abs=0.2)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_solution_continues(name: str) -> None:
+    pde = SMALL[name]
+    state = pde.initial(0, "train", 0)
+    first, second = pde.solve(state, [0.5, 1.25])
+    again = final(pde, {**state, **first}, 0.75)
+    for variable in pde.variables:
+        torch.testing.assert_close(again[variable], second[variable], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_batch_is_solved_as_its_samples_are(name: str) -> None:
+    pde = SMALL[name]
+    states = [pde.initial(0, "train", index) for index in range(2)]
+    batch = {k: torch.stack([state[k] for state in states]) for k in states[0]}
+    together = final(pde, batch)
+    for index, state in enumerate(states):
+        for variable, field in final(pde, state).items():
+            torch.testing.assert_close(together[variable][index], field, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_samples_depend_on_their_key_alone(name: str) -> None:
+    pde = replace(SMALL[name], frames=1)
+
+    def draw(seed: int, split: str, index: int) -> str:
+        return state_hash(torch.stack([pde.initial(seed, split, index)[k] for k in pde.variables]))
+
+    keys = [(seed, split, i) for seed in (0, 1) for split in ("train", "validation", "test") for i in (0, 1)]
+    forward = {key: draw(*key) for key in keys}
+    backward = {key: draw(*key) for key in reversed(keys)}
+    assert forward == backward
+    assert len(set(forward.values())) == len(keys)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_fields_have_names_units_and_the_shape_of_the_grid(name: str) -> None:
+    pde = SMALL[name]
+    state = pde.initial(0, "train", 0)
+    shape = tuple(len(axis) for axis in pde.coordinates().values())
+    assert set(state) == {*pde.variables, *pde.statics} <= set(pde.units)
+    for field in state.values():
+        assert tuple(field.shape) == shape and field.dtype == torch.float64 and bool(field.isfinite().all())
