@@ -1,0 +1,282 @@
+"""The command line: verbs, each a few lines.
+
+Exit codes: 0 fine, 2 usage, 3 data, 4 checkpoint, 5 diverged. Errors go to stderr as one line of cause
+and one line of cure.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from pdeforecast import checkpoint, generation, metrics, plot, run
+from pdeforecast.errors import DataError, ForecastError, UsageError
+from pdeforecast.pdes import PDES, make
+from pdeforecast.presets import PRESETS
+from pdeforecast.trajectory import check_target, geometry_of, grid_dims, open_dataset, save_dataset
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        options = _parser().parse_args(words)
+        options.command = " ".join(["pdeforecast", *words])
+        torch.manual_seed(options.seed)
+        options.verb(options)
+        return 0
+    except ForecastError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; what was saved is intact.\nAdd `--resume` to go on.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"expected to read and write files; {error}.\nFree the disk, or give another path.", file=sys.stderr)
+        return DataError.exit_code
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours: one line of cause, one of cure."""
+
+    def error(self, message: str) -> Any:
+        raise UsageError(f"{self.prog}: {message}.", f"Type `{self.prog} --help` for the options.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="pdeforecast", description="Forecast fields in space and time.")
+    parser.add_argument("--version", action="version", version=version("pdeforecast"))
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB", parser_class=_Parser)
+
+    def verb(name: str, function: Any, help: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=help, description=help)
+        made.set_defaults(verb=function)
+        made.add_argument("--seed", type=int, default=0, help="of every random choice (0)")
+        made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+        return made
+
+    def output(made: argparse.ArgumentParser, what: str, required: bool = True) -> None:
+        made.add_argument("-o", "--output", type=Path, required=required, metavar=what)
+        made.add_argument("--overwrite", action="store_true", help=f"replace an existing {what}")
+
+    verb("models", _models, "List the shipped models: equation, geometry, size, measured errors.")
+
+    made = verb("generate", _generate, "Generate trajectories of an equation.")
+    made.add_argument("equation", help=", ".join(PDES))
+    made.add_argument("--samples", type=int, required=True)
+    made.add_argument("--split", default="train", help="train, validation or test: streams that share nothing")
+    made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    _settings(made)
+    output(made, "FILE.nc")
+
+    made = verb("solve", _solve, "Integrate an equation from a given state with its own solver.")
+    made.add_argument("equation", help=", ".join(PDES))
+    made.add_argument("state", metavar="STATE.nc")
+    made.add_argument("--lead-time", type=lead_times, required=True, metavar="0:19:1")
+    _settings(made)
+    output(made, "OUT.nc")
+
+    made = verb("train", _train, "Train a model on trajectories.")
+    made.add_argument("data", metavar="DATA.nc")
+    made.add_argument("--preset", default="default", help=", ".join(PRESETS))
+    made.add_argument("--budget", type=duration, help="such as 20m or 2h; 0 for the preset's steps")
+    made.add_argument("--resume", action="store_true", help="go on with the run in RUN_DIR")
+    _settings(made)
+    made.add_argument("-o", "--output", type=Path, required=True, metavar="RUN_DIR")
+
+    made = verb("forecast", _forecast, "Forecast from a state: a full grid, one with NaN gaps, or sensors.")
+    made.add_argument("model", metavar="MODEL", help="a shipped model's name, a run's folder, or a file")
+    made.add_argument("state", metavar="STATE.nc")
+    made.add_argument("--lead-time", type=lead_times, required=True, metavar="0:19:1")
+    where = made.add_mutually_exclusive_group()
+    where.add_argument("--grid", type=sizes, metavar="128x128", help="sizes, in the order of the dimensions")
+    where.add_argument("--like", metavar="REF.nc", help="forecast at the points of this file")
+    output(made, "OUT.nc")
+
+    made = verb("evaluate", _evaluate, "Score a forecast against the truth.")
+    made.add_argument("forecast", metavar="FORECAST.nc")
+    made.add_argument("truth", metavar="TRUTH.nc")
+    made.add_argument("--train-frames", type=int, default=10, help="frames of the window t_in (10)")
+    output(made, "SCORE.json", required=False)
+
+    made = verb("plot", _plot, "Draw a forecast, beside the truth if it is given.")
+    made.add_argument("forecast", metavar="FORECAST.nc")
+    made.add_argument("--truth", metavar="TRUTH.nc")
+    made.add_argument("--sample", type=int, default=0)
+    output(made, "FILE.png")
+    return parser
+
+
+def _settings(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--set", action="append", default=[], metavar="key=value", help="change a parameter")
+
+
+def lead_times(text: str) -> list[float]:
+    """`start:stop:step` with stop included, or a comma list of real numbers."""
+    try:
+        if ":" in text:
+            start, stop, step = (float(part) for part in text.split(":"))
+            count = math.floor((stop - start) / step + 1e-9) + 1
+            times = [start + i * step for i in range(count)]
+        else:
+            times = [float(part) for part in text.split(",")]
+    except (ValueError, ZeroDivisionError, OverflowError):
+        times = []
+    if not times or not all(0 <= t < math.inf for t in times):
+        raise UsageError(
+            f"expected lead times such as 0:19:1 or 0.5,1,7.3, all ≥ 0; came {text!r}.",
+            "Type `--lead-time 0:19:1`: start, stop (included) and step.",
+        )
+    return times
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """`128x128`: the size of each axis."""
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
+        raise UsageError(f"expected a grid such as 128x128; came {text!r}.", "Type `--grid 128x128`.")
+    return tuple(int(part) for part in text.split("x"))
+
+
+def duration(text: str) -> float:
+    """`90s`, `20m`, `2h` or plain seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if match is None:
+        raise UsageError(f"expected a time such as 20m or 2h; came {text!r}.", "Type `--budget 20m`.")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _pairs(settings: Sequence[str]) -> dict[str, str]:
+    for setting in settings:
+        if "=" not in setting:
+            raise UsageError(f"expected key=value; came {setting!r}.", f"Type `--set {setting}=…`.")
+    return dict(setting.split("=", 1) for setting in settings)
+
+
+def _device(options: argparse.Namespace) -> str:
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("expected a CUDA device; there is none.", "Type `--device cpu`, or leave it out.")
+    return "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _provenance(options: argparse.Namespace) -> dict[str, str]:
+    packages = ("pdeforecast", "torch", "xarray")
+    return {
+        "command": options.command,
+        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
+    }
+
+
+def _models(options: argparse.Namespace) -> None:
+    for name, path in checkpoint.shipped().items():
+        model = checkpoint.load(name)
+        print(f"{name}  ({path.stat().st_size / 1e6:.1f} MB)")
+        print(f"  {', '.join(model.config.variables)} on {model.config.geometry}")
+        for line in model.card.get("summary", []):
+            print(f"  {line}")
+
+
+def _generate(options: argparse.Namespace) -> None:
+    pde = make(options.equation, _pairs(options.set))
+    with tqdm(total=options.samples, unit="trajectory", disable=None) as bar:
+        generation.write(
+            pde,
+            options.output,
+            options.samples,
+            options.seed,
+            options.split,
+            options.jobs,
+            lambda done, total: bar.update(done - bar.n) and None,
+            options.overwrite,
+            _provenance(options),
+        )
+
+
+def _solve(options: argparse.Namespace) -> None:
+    check_target(options.output, options.overwrite)
+    pde = make(options.equation, _pairs(options.set))
+    solution = generation.solve_from(pde, open_dataset(options.state), options.lead_time, _provenance(options))
+    save_dataset(solution, options.output, options.overwrite)
+
+
+def _train(options: argparse.Namespace) -> None:
+    if options.preset not in PRESETS:
+        raise UsageError(
+            f"expected a preset among {', '.join(PRESETS)}; came {options.preset!r}.", "Type `--preset default`."
+        )
+    preset = PRESETS[options.preset]
+    settings = {"training.seed": str(options.seed), **_pairs(options.set)}
+    ds = open_dataset(options.data)
+    if options.resume:
+        progress = run.resume(options.output)
+    else:
+        progress = run.begin(options.output, ds, geometry_of(ds), preset, settings)
+    progress.model.card.update({"data": dict(_plain(ds.attrs)), "device": _device(options), **_provenance(options)})
+    progress.to(_device(options))
+    data = run.trajectories(ds, progress.model)
+    budget = preset.budget if options.budget is None else options.budget
+    with tqdm(unit="step", disable=None) as bar:
+        average = math.nan
+        for report in run.go(progress, data, options.output, budget):
+            average = report.loss if report.step == 1 or math.isnan(average) else 0.98 * average + 0.02 * report.loss
+            bar.total, bar.n = report.steps, report.step
+            bar.set_description(report.phase, refresh=False)
+            bar.set_postfix(loss=f"{average:.3g}", horizon=report.horizon, refresh=False)
+            bar.update(0)
+    print(f"trained: {options.output / 'model.safetensors'}")
+
+
+def _plain(attrs: dict[Any, Any]) -> dict[str, Any]:
+    return {str(key): value.item() if hasattr(value, "item") else value for key, value in attrs.items()}
+
+
+def _forecast(options: argparse.Namespace) -> None:
+    check_target(options.output, options.overwrite)
+    model = checkpoint.load(options.model, _device(options))
+    state = open_dataset(options.state)
+    grid = None
+    if options.grid is not None:
+        dims = grid_dims(model.geometry)
+        if len(options.grid) != len(dims):
+            raise UsageError(
+                f"expected a size for each of {', '.join(dims)}; came {'x'.join(map(str, options.grid))}.",
+                f"Type `--grid {'x'.join(['128'] * len(dims))}`.",
+            )
+        grid = dict(zip(dims, options.grid, strict=True))
+    like = None if options.like is None else open_dataset(options.like)
+    forecast = model.forecast(state, options.lead_time, grid, like)
+    save_dataset(forecast.assign_attrs(_provenance(options)), options.output, options.overwrite)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    if options.output is not None:
+        check_target(options.output, options.overwrite)
+    score = metrics.score(open_dataset(options.forecast), open_dataset(options.truth), options.train_frames)
+    text = json.dumps(score, indent=1)
+    if options.output is None:
+        print(text)
+    else:
+        beside = options.output.with_name(f".{options.output.name}.part")
+        beside.write_text(text + "\n")
+        beside.replace(options.output)
+
+
+def _plot(options: argparse.Namespace) -> None:
+    check_target(options.output, options.overwrite)
+    truth = None if options.truth is None else open_dataset(options.truth)
+    plot.save(plot.forecast(open_dataset(options.forecast), truth, options.sample), options.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""What a Forecaster is made of: frozen, with no field that changes nothing."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from pdeforecast.errors import UsageError, nearest
+
+
+@dataclass(frozen=True)
+class LinearFieldConfig:
+    """The field that is linear in its contexts, encoded by the exact preconditioned step.
+
+    Attributes:
+        latents: N, the size of the lattice.
+        degree: of the Chebyshev polynomials, per axis.
+        neighbours: k nearest latents per point; 0 for all.
+        window: σ of the windows, in lattice spacings.
+        radius: of the charts, in lattice spacings.
+    """
+
+    latents: int = 64
+    degree: int = 3
+    neighbours: int = 9
+    window: float = 0.5
+    radius: float = 1.5
+
+
+@dataclass(frozen=True)
+class AttentionFieldConfig:
+    """The field by cross-attention of the paper, encoded by Meta-SGD with learned rates.
+
+    Attributes:
+        latents: N, the size of the lattice.
+        context_dim: numbers per latent.
+        hidden: width of the networks.
+        heads: of the attention.
+        neighbours: k nearest latents per point; 0 for all.
+        window: σ of the windows, in lattice spacings.
+        query_scale: standard deviation of the query's Fourier frequencies.
+        value_scale: the same for the values.
+        steps: of the inner descent.
+        fit_poses: whether the descent moves poses, too.
+    """
+
+    latents: int = 64
+    context_dim: int = 32
+    hidden: int = 64
+    heads: int = 2
+    neighbours: int = 4
+    window: float = 0.5
+    query_scale: float = 2.0
+    value_scale: float = 10.0
+    steps: int = 3
+    fit_poses: bool = False
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """The latent dynamics and their integration.
+
+    Attributes:
+        hidden: channels of the hidden features.
+        blocks: product blocks.
+        neighbours: messages come from the k nearest latents; 0 for all.
+        moving: whether poses move.
+        step: the longest Runge–Kutta step, in the dataset's time unit.
+    """
+
+    hidden: int = 128
+    blocks: int = 1
+    neighbours: int = 0
+    moving: bool = False
+    step: float = 0.25
+
+
+@dataclass(frozen=True)
+class ForecasterConfig:
+    """Everything that is needed to rebuild a Forecaster before its weights are read.
+
+    Attributes:
+        geometry: a name in GEOMETRIES.
+        variables: the forecast fields and their units.
+        statics: known static fields and their units.
+        time_unit: of lead times.
+        field: how states are represented.
+        dynamics: how they move.
+    """
+
+    geometry: str
+    variables: Mapping[str, str]
+    statics: Mapping[str, str]
+    time_unit: str = "1"
+    field: LinearFieldConfig | AttentionFieldConfig = dataclasses.field(default_factory=LinearFieldConfig)
+    dynamics: DynamicsConfig = dataclasses.field(default_factory=DynamicsConfig)
+
+
+_FIELDS = {"linear": LinearFieldConfig, "attention": AttentionFieldConfig}
+
+
+def to_dict(config: ForecasterConfig) -> dict[str, Any]:
+    """`config` as plain data, for JSON."""
+    kind = next(name for name, made in _FIELDS.items() if isinstance(config.field, made))
+    plain = asdict(config)
+    return {**plain, "field": {"kind": kind, **plain["field"]}}
+
+
+def from_dict(plain: Mapping[str, Any]) -> ForecasterConfig:
+    """The inverse of `to_dict`.
+
+    Raises:
+        KeyError, TypeError: if `plain` was not made by it.
+    """
+    inner = dict(plain["field"])
+    return ForecasterConfig(
+        **{
+            **plain,
+            "field": _FIELDS[inner.pop("kind")](**inner),
+            "dynamics": DynamicsConfig(**plain["dynamics"]),
+        }
+    )
+
+
+def override(config: Any, settings: Mapping[str, str], prefix: str = "") -> Any:
+    """A dataclass with some fields replaced by parsed `--set key=value` strings.
+
+    Keys of nested configurations are written with dots, as in `dynamics.hidden=96`.
+
+    Raises:
+        UsageError: for an unknown key (the nearest one is named) or a value of another type.
+    """
+    by_head: dict[str, dict[str, str]] = {}
+    for key, value in settings.items():
+        head, _, rest = key.partition(".")
+        by_head.setdefault(head, {})[rest] = value
+    known = {f.name: getattr(config, f.name) for f in fields(config)}
+    changes: dict[str, Any] = {}
+    for head, inner in by_head.items():
+        if head not in known:
+            near = nearest(head, known)
+            raise UsageError(
+                f"expected a setting among {', '.join(prefix + k for k in known)}; came {prefix + head!r}.",
+                f"Type `--set {prefix}{near or next(iter(known))}=…`.",
+            )
+        if "" in inner:
+            changes[head] = _parse(prefix + head, inner[""], known[head])
+        else:
+            changes[head] = override(known[head], inner, f"{prefix}{head}.")
+    return replace(config, **changes)
+
+
+def _parse(key: str, text: str, current: Any) -> Any:
+    kind = type(current)
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        if kind in (int, float, str):
+            return kind(text)
+    except (KeyError, ValueError):
+        pass
+    raise UsageError(
+        f"expected a {kind.__name__} as {key}; came {text!r}.", f"Type `--set {key}={current}`, for example."
+    )

@@ -1,0 +1,201 @@
+"""Encoding: samples of a state → latents, in a few learned gradient steps (Meta-SGD).
+
+From latents on a lattice, all with one learned context, the encoder descends the mean square error
+of the field at the observed points,
+
+    c ← c − r_c ⊙ ∇_c L,      p ← exp(p, −r_p ∇_v L(exp(p, v))|_{v = 0}),
+    L = Σ w (f(x; z) − y)²,   w ∝ 1 / (variance + noise), Σ w = 1 over what is observed of a state,
+
+where the rates r_c (a vector) and r_p are learned *through* the steps. Gradients of contexts are
+plain vectors and those of poses live in body frames, so each step commutes with the group. Encoding
+as a whole does so up to the lattice that it starts from.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad
+
+from pdeforecast.field import EquivariantField
+from pdeforecast.latents import Latents
+
+
+class MetaSGD(nn.Module):
+    """An encoder by a few steps of gradient descent with learned rates.
+
+    While training, the steps are differentiable to second order. In evaluation they keep no graph.
+
+    Args:
+        field: what is fitted; `look` and `read` are used.
+        latents: N, a size of the geometry's lattice.
+        window: σ of the latents' windows, in units of the lattice's spacing.
+        steps: the number of steps.
+        fit_poses: whether poses move from the lattice, too.
+        context_rate: the initial r_c, per latent: the step is N times that, since a latent is
+            responsible for about one N-th of the mean.
+        pose_rate: the initial r_p, likewise.
+        noise: added to the given variances, in squared units of the values; it bounds how much more
+            one observation may count than another.
+    """
+
+    def __init__(
+        self,
+        field: EquivariantField,
+        latents: int,
+        window: float,
+        steps: int,
+        fit_poses: bool,
+        context_rate: float = 1.0,
+        pose_rate: float = 1e-3,
+        noise: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.field = field
+        self.latents = latents
+        self.window = window * field.geometry.spacing(latents)
+        self.steps = steps
+        self.fit_poses = fit_poses
+        self.noise = noise
+        self.register_buffer("lattice", field.geometry.lattice(latents), persistent=False)
+        self.context = nn.Parameter(torch.zeros(field.context_dim))
+        self.context_rate = nn.Parameter(torch.full((field.context_dim,), context_rate))
+        if fit_poses:
+            self.pose_rate = nn.Parameter(torch.tensor(pose_rate))
+
+    def forward(self, points: Tensor, values: Tensor, variance: Tensor | None = None) -> Latents:
+        """The latents of states.
+
+        Args:
+            points: (M, point_dim), or (batch, M, point_dim).
+            values: (batch, M, channels); NaN where not observed, which has no influence. A state
+                without any observation is given the initial latents.
+            variance: of the observations' errors, shaped as `values`; None if all are alike.
+                Observations at the same point are merged in evaluation; see `merge_duplicates`.
+        """
+        if not self.training:
+            points, values, variance = merge_duplicates(points, values, variance)
+        return self.fit(self.initial(values), points, values, variance)
+
+    def initial(self, values: Tensor) -> Latents:
+        """The latents that a batch of states (batch, …) starts from, in the type of its values."""
+        contexts = self.context.expand(values.shape[0], self.latents, -1)
+        windows = torch.full((self.latents,), self.window, dtype=values.dtype, device=values.device)
+        return Latents(self.lattice.to(values), contexts, windows)
+
+    def fit(self, start: Latents, points: Tensor, values: Tensor, variance: Tensor | None = None) -> Latents:
+        """The latents after all steps from `start`; arguments otherwise as in `forward`."""
+        return self._descend(start, points, values, variance)[-1]
+
+    def losses(self, points: Tensor, values: Tensor, variance: Tensor | None = None) -> Tensor:
+        """L (steps + 1, batch) before the first and after every step."""
+        states = self._descend(self.initial(values), points, values, variance)
+        values, weights = _weighted(values, variance, self.noise)
+        return torch.stack([(weights * (self.field(points, z) - values) ** 2).sum((1, 2)) for z in states])
+
+    def _descend(
+        self, start: Latents, points: Tensor, values: Tensor, variance: Tensor | None
+    ) -> list[Latents]:
+        """The latents before the first and after every step."""
+        values, weights = _weighted(values, variance, self.noise)
+
+        def loss(contexts: Tensor, seen: object) -> Tensor:
+            return (weights * (self.field.read(seen, contexts) - values) ** 2).sum()
+
+        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+            step = self._moving(loss, points) if self.fit_poses else self._holding(loss, points, start)
+            states = [start]
+            for _ in range(self.steps):
+                states.append(step(states[-1]))
+        return states
+
+    def _holding(self, loss: Callable, points: Tensor, start: Latents) -> Callable[[Latents], Latents]:
+        """A step in the contexts alone: geometry is looked at once for all steps."""
+        seen = self.field.look(points, start.poses, start.windows)
+
+        def step(z: Latents) -> Latents:
+            # `torch.autograd.grad` inside `torch.compile` would drop the second order silently.
+            slope = grad(loss)(z.contexts, seen)
+            return Latents(z.poses, self._stepped(z.contexts, slope), z.windows)
+
+        return step
+
+    def _moving(self, loss: Callable, points: Tensor) -> Callable[[Latents], Latents]:
+        """A step in contexts and poses."""
+        geometry = self.field.geometry
+
+        def moved(contexts: Tensor, velocity: Tensor, z: Latents) -> Tensor:
+            seen = self.field.look(points, geometry.exp(z.poses, velocity), z.windows)
+            return loss(contexts, seen)
+
+        def step(z: Latents) -> Latents:
+            rest = z.contexts.new_zeros(*z.contexts.shape[:-1], geometry.dim)
+            slope, pull = grad(moved, argnums=(0, 1))(z.contexts, rest, z)
+            poses = geometry.exp(z.poses, -self.latents * self.pose_rate * pull)
+            return Latents(poses, self._stepped(z.contexts, slope), z.windows)
+
+        return step
+
+    def _stepped(self, contexts: Tensor, slope: Tensor) -> Tensor:
+        return contexts - self.latents * self.context_rate * slope
+
+
+def _weighted(values: Tensor, variance: Tensor | None, noise: float) -> tuple[Tensor, Tensor]:
+    """Values with 0 for NaN, and weights that sum to 1 over what is observed of each state."""
+    observed = ~values.isnan()
+    weights = observed.to(values)
+    if variance is not None:
+        # Not `weights / variance`: a NaN variance of an absent value must not become NaN · 0.
+        weights = torch.where(observed, 1 / (variance + noise), 0.0)
+    total = weights.sum((1, 2), keepdim=True)
+    return torch.where(observed, values, 0.0), weights / torch.where(total > 0, total, 1.0)
+
+
+def merge_duplicates(
+    points: Tensor, values: Tensor, variance: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Observations with one value per point and channel, so that saying a thing twice changes nothing.
+
+    Values at the same point become their mean, weighted by 1/variance, and variances the harmonic
+    mean, both at the first of these points; the others become NaN. Shapes stay, and nothing is
+    copied if no point occurs twice.
+
+    Args:
+        points: (M, point_dim), or (batch, M, point_dim).
+        values: (batch, M, channels), NaN where not observed.
+        variance: shaped as `values`, or None.
+    """
+    shared = points.ndim == 2
+    rows = points if shared else _numbered(points).flatten(0, 1)
+    different, place = rows.unique(dim=0, return_inverse=True)
+    if len(different) == len(rows):
+        return points, values, variance
+
+    def as_rows(x: Tensor) -> Tensor:
+        return x.transpose(0, 1) if shared else x.flatten(0, 1)
+
+    def as_given(x: Tensor) -> Tensor:
+        return x.transpose(0, 1) if shared else x.view_as(values)
+
+    def sums(x: Tensor) -> Tensor:
+        total = x.new_zeros(len(different), *x.shape[1:])
+        return total.index_add(0, place, x)[place]
+
+    order = torch.arange(len(rows), device=points.device)
+    first = order.new_full((len(different),), len(rows)).scatter_reduce(0, place, order, "amin")
+    is_first = (first[place] == order).view(-1, *[1] * (values.ndim - 1 - (not shared)))
+    y = as_rows(values)
+    seen = ~y.isnan()
+    precision = torch.where(seen, 1.0 if variance is None else 1 / as_rows(variance), 0.0)
+    total = sums(precision)
+    mean = sums(torch.where(seen, y, 0.0) * precision) / total
+    merged = as_given(torch.where(is_first, mean, torch.nan))
+    if variance is None:
+        return points, merged, None
+    return points, merged, as_given(sums(seen.to(y)) / total)
+
+
+def _numbered(points: Tensor) -> Tensor:
+    """(batch, M, point_dim) with the number of the sample before the coordinates."""
+    number = torch.arange(points.shape[0], device=points.device)[:, None, None]
+    return torch.cat([number.expand(*points.shape[:2], 1).to(points), points], dim=-1)

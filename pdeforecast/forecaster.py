@@ -1,0 +1,233 @@
+"""Encode the initial state, roll the latents out to these times, decode at these points."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from pdeforecast.config import AttentionFieldConfig, ForecasterConfig, LinearFieldConfig
+from pdeforecast.dynamics import LatentDynamics
+from pdeforecast.encoder import MetaSGD
+from pdeforecast.errors import DataError, DivergedError, UsageError
+from pdeforecast.field import EquivariantField
+from pdeforecast.geometry import GEOMETRIES
+from pdeforecast.latents import Latents
+from pdeforecast.linear_field import LinearField
+from pdeforecast.preconditioner import PreconditionedSGD
+from pdeforecast.rollout import Surroundings, rollout
+from pdeforecast.trajectory import (
+    axes_of,
+    default_axes,
+    grid_dims,
+    grid_points,
+    is_grid,
+    samples,
+    to_dataset,
+)
+
+_CHUNK = 4096
+"""Points decoded at once: bounds memory whatever is asked for."""
+_STATIC = LinearFieldConfig()
+"""How static fields are held, whatever the field of the states."""
+
+
+class Forecaster(nn.Module):
+    """A trained model: states of one set of variables on one geometry, to any time and any point.
+
+    Args:
+        config: what it is made of.
+
+    Attributes:
+        mean, scale: (V,), of the variables; networks see (value − mean) / scale.
+        card: what is known of the model: data, training, measured errors; plain data.
+        identity: the name and hash under which it was loaded.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, config: ForecasterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.geometry = GEOMETRIES[config.geometry]
+        self.encoder = _encoder(config)
+        self.field = self.encoder.field
+        latents = config.field.latents
+        static_field = _linear_field(self.geometry, max(len(config.statics), 1), _STATIC)
+        self.static_encoder = PreconditionedSGD(static_field, _STATIC.latents, _STATIC.window)
+        spacing = self.geometry.spacing(latents)
+        self.dynamics = LatentDynamics(
+            self.geometry,
+            self.field.context_dim,
+            len(config.statics) * _STENCIL**self.geometry.dim,
+            config.dynamics.hidden,
+            config.dynamics.blocks,
+            spacing,
+            config.dynamics.neighbours,
+            config.dynamics.moving,
+        )
+        self.register_buffer("mean", torch.zeros(len(config.variables)))
+        self.register_buffer("scale", torch.ones(len(config.variables)))
+        self.card: dict[str, Any] = {}
+        self.identity = ""
+
+    def prepare(self) -> "Forecaster":
+        """Computes what follows from the weights: the projection of the dynamics."""
+        if isinstance(self.encoder, PreconditionedSGD) and not self.config.dynamics.moving:
+            self.dynamics.visible = self.encoder.visible().to(self.mean)
+        return self
+
+    def lattice(self) -> Tensor:
+        """The poses that latents start from."""
+        return self.geometry.lattice(self.config.field.latents).to(self.mean)
+
+    def windows(self) -> Tensor:
+        """The windows of the latents."""
+        width = self.config.field.window * self.geometry.spacing(self.config.field.latents)
+        return self.mean.new_full((self.config.field.latents,), width)
+
+    def encode(self, points: Tensor, values: Tensor, variance: Tensor | None = None) -> Latents:
+        """Observed values (batch, M, V), NaN where not observed, at points (M, d) → latents."""
+        normal = (values - self.mean) / self.scale
+        error = None if variance is None else variance / self.scale**2
+        latents = self.encoder(points.to(self.mean.device), normal, error)
+        return latents.map(lambda tensor: tensor.to(self.mean.dtype))
+
+    def surroundings(self, points: Tensor, statics: Tensor) -> Surroundings:
+        """Static fields, known as values (batch or 1, M, statics) at points, as poses see them."""
+        if not self.config.statics:
+            return lambda poses: poses.new_zeros(1, poses.shape[-2], 0).to(self.mean)
+        held = self.static_encoder(points.to(self.mean.device), statics)
+        offsets = _stencil(self.geometry.dim) * self.geometry.spacing(self.config.field.latents)
+
+        def read(poses: Tensor) -> Tensor:
+            around = self.geometry.exp(poses.double()[..., :, None, :], offsets.to(poses.device))
+            values = self.static_encoder.field(self.geometry.place(around).flatten(-3, -2), held)
+            return values.unflatten(-2, (poses.shape[-2], -1)).flatten(-2).to(self.mean)
+
+        return read
+
+    def rollout(self, latents: Latents, surroundings: Surroundings, times: Sequence[float]) -> list[Latents]:
+        """The latents at each of the non-decreasing `times`."""
+        return rollout(self.dynamics, latents, surroundings, times, step=self.config.dynamics.step)
+
+    def decode(self, points: Tensor, states: Sequence[Latents]) -> Tensor:
+        """The fields of T × batch states at points (M, d): (batch, T, M, V), in bounded memory."""
+        batch = states[0].contexts.shape[0]
+        poses = states[0].poses
+        if any(state.poses is not poses for state in states):
+            poses = torch.cat([state.poses.expand(batch, -1, -1) for state in states])
+        many = Latents(poses, torch.cat([state.contexts for state in states]), states[0].windows)
+        pieces = [self.field(chunk.to(self.mean), many) for chunk in points.split(_CHUNK)]
+        values = torch.cat(pieces, dim=1) * self.scale + self.mean
+        return values.unflatten(0, (len(states), batch)).transpose(0, 1)
+
+    @torch.no_grad()
+    def forecast(
+        self,
+        state: xr.Dataset,
+        lead_time: Sequence[float],
+        grid: Mapping[str, int] | None = None,
+        like: xr.Dataset | None = None,
+    ) -> xr.Dataset:
+        """The forecast from `state` at every lead time, as a Dataset.
+
+        Args:
+            state: a full grid, a grid with NaN gaps, or loose sensors; of several times, the first.
+            lead_time: any real numbers ≥ 0, in the unit of the training data; 0 is the
+                reconstruction.
+            grid: the size of each axis of the forecast's grid; by default the points are those of
+                `like`, or else those of `state`.
+            like: a Dataset whose points are taken.
+
+        Raises:
+            DataError: if `state` is not what the model expects.
+            UsageError: if lead times or grid mean nothing.
+            DivergedError: if the forecast leaves the finite numbers.
+        """
+        times = _lead_times(lead_time)
+        seen = samples(state, self.geometry, self.config.variables)
+        axes, points = self._targets(state if like is None else like, grid)
+        latents = self.encode(seen.points, seen.values, seen.variance)
+        order = sorted(set(times))
+        path = self.rollout(latents, self._statics(state), order)
+        values = self.decode(points, [path[order.index(t)] for t in times])
+        if not values.isfinite().all():
+            raise DivergedError(
+                f"the forecast left the finite numbers before lead time {max(times):g}.",
+                f"Ask for shorter lead times; this model was trained to {self.card.get('horizon', 'its own')}.",
+            )
+        shape = (len(values), len(times), *(len(axis) for axis in axes.values()), len(self.config.variables))
+        fields = values if "point" in axes else values.view(shape)
+        places = {name: axis for name, axis in axes.items() if name != "point"}
+        return to_dataset(
+            fields,
+            self.geometry,
+            self.config.variables,
+            places,
+            times,
+            time_unit=self.config.time_unit,
+            attrs={"model": self.identity},
+        )
+
+    def _statics(self, state: xr.Dataset) -> Surroundings:
+        if not self.config.statics:
+            return self.surroundings(torch.empty(0), torch.empty(0))
+        found = samples(state, self.geometry, self.config.statics)
+        return self.surroundings(found.points, found.values)
+
+    def _targets(self, ds: xr.Dataset, grid: Mapping[str, int] | None) -> tuple[dict[str, Any], Tensor]:
+        """The axes of the forecast, and its points (M, d)."""
+        if grid is not None:
+            axes = default_axes(self.geometry, grid)
+            return axes, grid_points(self.geometry, axes)
+        axes = axes_of(ds, self.geometry)
+        if is_grid(ds, self.geometry):
+            return axes, grid_points(self.geometry, axes)
+        points = torch.stack([axes[name] for name in self.geometry.coordinates], dim=-1)
+        return {**axes, "point": points}, points
+
+
+_STENCIL = 4
+"""Places per axis, within a cell around a pose, at which static fields are read."""
+
+
+def _stencil(dim: int) -> Tensor:
+    """Offsets (STENCIL^dim, dim) from a pose, in units of the lattice spacing."""
+    axis = (torch.arange(_STENCIL, dtype=torch.float64) + 0.5) / _STENCIL - 0.5
+    return torch.stack(torch.meshgrid(*[axis] * dim, indexing="ij"), dim=-1).view(-1, dim)
+
+
+def _lead_times(lead_time: Sequence[float]) -> list[float]:
+    times = [float(t) for t in lead_time]
+    if not times or any(not 0 <= t < float("inf") for t in times):
+        raise UsageError(
+            f"expected one or more finite lead times ≥ 0; came {times}.",
+            "Type `--lead-time 0:19:1`, or a comma list such as `0.5,1,7.3`.",
+        )
+    return times
+
+
+def _linear_field(geometry: Any, channels: int, config: LinearFieldConfig) -> LinearField:
+    radius = config.radius * geometry.spacing(config.latents)
+    return LinearField(geometry, channels, config.degree, config.neighbours, radius)
+
+
+def _encoder(config: ForecasterConfig) -> PreconditionedSGD | MetaSGD:
+    geometry, channels, chosen = GEOMETRIES[config.geometry], len(config.variables), config.field
+    if isinstance(chosen, LinearFieldConfig):
+        return PreconditionedSGD(_linear_field(geometry, channels, chosen), chosen.latents, chosen.window)
+    assert isinstance(chosen, AttentionFieldConfig)
+    field = EquivariantField(
+        geometry,
+        channels,
+        chosen.context_dim,
+        chosen.hidden,
+        chosen.heads,
+        chosen.neighbours,
+        chosen.query_scale,
+        chosen.value_scale,
+    )
+    return MetaSGD(field, chosen.latents, chosen.window, chosen.steps, chosen.fit_poses)

@@ -1,0 +1,94 @@
+"""The equivariant field that is linear in its contexts.
+
+    f(x; z) = Σᵢ wᵢ(x) φ(a(x, pᵢ))ᵀ cᵢ,      w = softmax over the k nearest latents of ln windowᵢ(x)
+
+It is the bi-invariant cross-attention of `field.py` with the content taken out of queries, keys and
+FiLM: attention comes from geometry alone. φ are products of Chebyshev polynomials in the normal
+coordinates of x about the pose, so a context holds the local expansion of the state as its pose
+sees it. Because f is linear in c, encoding is a least-squares problem with an exact answer.
+"""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from pdeforecast.geometry import Geometry
+from pdeforecast.latents import Latents
+from pdeforecast.neighbours import gather, nearest
+
+
+# What is used of it, products with dense matrices and their gradients, is covered by our tests.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+
+
+class LinearField(nn.Module):
+    """A field with (degree + 1)^dim local functions per latent and channel.
+
+    Args:
+        geometry: the space.
+        channels: the number of variables.
+        degree: the highest degree of a polynomial along each axis of the chart.
+        neighbours: k, how many latents a point attends to; 0 for all.
+        radius: the scale of the charts: the distance at which the polynomials' argument is 1.
+    """
+
+    linear = True
+
+    def __init__(
+        self, geometry: Geometry, channels: int, degree: int, neighbours: int, radius: float
+    ) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.channels = channels
+        self.degree = degree
+        self.neighbours = neighbours
+        self.radius = radius
+        self.functions = (degree + 1) ** geometry.dim
+        self.context_dim = channels * self.functions
+
+    def basis(self, a: Tensor) -> Tensor:
+        """φ(a): (…, functions), products of Chebyshev polynomials T_n(chart / radius)."""
+        u = self.geometry.chart(a) / self.radius
+        powers = [torch.ones_like(u), u]
+        while len(powers) <= self.degree:
+            powers.append(2 * u * powers[-1] - powers[-2])
+        axes = torch.stack(powers[: self.degree + 1], dim=-1).unbind(-2)
+        product = axes[0]
+        for axis in axes[1:]:
+            product = (product[..., :, None] * axis[..., None, :]).flatten(-2)
+        return product
+
+    def rows(self, points: Tensor, poses: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """The non-zero entries of the design matrix: neighbours (…, M, k) and wᵢφ (…, M, k, F)."""
+        near = nearest(self.geometry, points, poses, windows, self.neighbours)
+        seen = self.geometry.relative(points[..., :, None, :], gather(poses, near.index))
+        return near.index, near.nearness.softmax(-1)[..., None] * self.basis(seen)
+
+    def design(self, points: Tensor, poses: Tensor, windows: Tensor) -> Tensor:
+        """A (M, N·functions), sparse (CSR): values at the points are A times one channel's contexts."""
+        index, values = self.rows(points, poses, windows)
+        m, k, f = values.shape
+        order = index.argsort(-1)
+        columns = index.gather(-1, order)[..., None] * f + torch.arange(f, device=points.device)
+        values = values.gather(-2, order[..., None].expand_as(values))
+        starts = torch.arange(m + 1, device=points.device) * (k * f)
+        shape = (m, poses.shape[-2] * f)
+        return torch.sparse_csr_tensor(
+            starts, columns.reshape(-1), values.reshape(-1), shape, check_invariants=False
+        )
+
+    def forward(self, points: Tensor, latents: Latents) -> Tensor:
+        """f at points (M, point_dim) or (batch, M, point_dim): (batch, M, channels)."""
+        points, batch = points.to(latents.contexts), latents.contexts.shape[0]
+        if latents.shared and points.ndim == 2:
+            values = self.design(points, latents.poses, latents.windows) @ self.columns(latents.contexts)
+            return values.view(-1, batch, self.channels).transpose(0, 1)
+        index, values = self.rows(points, latents.poses, latents.windows)
+        contexts = gather(latents.contexts, index).unflatten(-1, (self.channels, self.functions))
+        return torch.einsum("...mkf,...mkcf->...mc", values, contexts)
+
+    def columns(self, contexts: Tensor) -> Tensor:
+        """Contexts (batch, N, channels·F) as the right-hand sides (N·F, batch·channels) of A."""
+        split = contexts.unflatten(-1, (self.channels, self.functions))
+        return split.permute(1, 3, 0, 2).flatten(2).flatten(0, 1)

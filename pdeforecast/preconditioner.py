@@ -1,0 +1,193 @@
+"""Encoding by one exact step: Meta-SGD with a learned, geometry-aware preconditioner.
+
+For a field that is linear in its contexts, f(x; c) = A(x) c, the loss of observations y with error
+variance r and a Gaussian prior c ~ N(c₀, S) is quadratic,
+
+    ℓ(c) = ½ (y − A c)ᵀ R⁻¹ (y − A c) + ½ (c − c₀)ᵀ S⁻¹ (c − c₀),
+
+so the preconditioned step c ← c₀ − P ∇ℓ(c₀), P = (Aᵀ R⁻¹ A + S⁻¹)⁻¹, lands on its minimum from any share
+of the points in any pattern. With S = L Lᵀ and B = R^(−½) A L it reads, for many and for few points,
+
+    c − c₀ = L (Bᵀ B + 1)⁻¹ Bᵀ R^(−½) (y − A c₀)  =  L Bᵀ (B Bᵀ + 1)⁻¹ R^(−½) (y − A c₀).
+
+What is learned is c₀, the prior S and the variance of what the field cannot represent, a part of
+R. S depends on two latents through their relative pose pᵢ⁻¹pⱼ alone, which is all that an
+equivariant prior may know: on the lattice of a torus it is block-circulant.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from pdeforecast.encoder import merge_duplicates
+from pdeforecast.geometry import Geometry
+from pdeforecast.latents import Latents
+from pdeforecast.linear_field import LinearField
+
+_JITTER = 1e-9
+"""Added to the prior, in units of its mean variance, so that its Cholesky factor exists."""
+
+
+class PreconditionedSGD(nn.Module):
+    """Observations of a state → latents on the lattice, by the exact step above, in float64.
+
+    Args:
+        field: the field, linear in its contexts.
+        latents: N, the size of the lattice.
+        window: σ of the Gaussian windows, in units of the lattice spacing.
+
+    Attributes:
+        initial: c₀ (channels, functions), the same for every latent.
+        covariance: S in blocks (channels, relations, functions, functions), one per relative pose.
+        noise: (channels,), the variance of what the field cannot represent.
+    """
+
+    poses: Tensor
+    windows: Tensor
+    relation: Tensor
+    initial: Tensor
+    covariance: Tensor
+    noise: Tensor
+
+    def __init__(self, field: LinearField, latents: int, window: float) -> None:
+        super().__init__()
+        geometry, v, f = field.geometry, field.channels, field.functions
+        self.field = field
+        poses = geometry.lattice(latents)
+        widths = torch.full((latents,), window * geometry.spacing(latents), dtype=torch.float64)
+        relation = _relations(geometry, poses)
+        blocks = torch.zeros(v, int(relation.max()) + 1, f, f, dtype=torch.float64)
+        blocks[:, relation[0, 0]] = torch.eye(f, dtype=torch.float64)
+        self.register_buffer("poses", poses, persistent=False)
+        self.register_buffer("windows", widths, persistent=False)
+        self.register_buffer("relation", relation, persistent=False)
+        self.register_buffer("initial", torch.zeros(v, f, dtype=torch.float64))
+        self.register_buffer("covariance", blocks)
+        self.register_buffer("noise", torch.full((v,), 1e-6, dtype=torch.float64))
+        self._last: tuple[tuple[Tensor, Tensor, int], _Step] | None = None
+
+    def forward(self, points: Tensor, values: Tensor, variance: Tensor | None = None) -> Latents:
+        """The most likely latents of each state of a batch.
+
+        Args:
+            points: (M, point_dim), shared by the batch.
+            values: (batch, M, channels); NaN where not observed.
+            variance: of the observations' errors, like `values`; none means exact observations.
+        """
+        points, values, variance = merge_duplicates(points, values, variance)
+        points, values = points.double(), values.double()
+        contexts = torch.stack(
+            [
+                self._channel(v, points, values[..., v], None if variance is None else variance[..., v])
+                for v in range(self.field.channels)
+            ],
+            dim=-2,
+        )
+        return Latents(self.poses, contexts.flatten(-2), self.windows)
+
+    def _channel(self, v: int, points: Tensor, values: Tensor, variance: Tensor | None) -> Tensor:
+        """Contexts (batch, N, functions); states observed alike share one factorisation."""
+        error = self.noise[v] + (torch.zeros_like(values) if variance is None else variance.double())
+        error = error.where(~values.isnan(), torch.inf)
+        patterns, member = error.unique(dim=0, return_inverse=True)
+        latents = self.poses.shape[0]
+        start = self.initial[v].repeat(latents)
+        contexts = start.repeat(len(values), 1)
+        for i, pattern in enumerate(patterns):
+            seen = pattern.isfinite()
+            if seen.any():
+                step = self._step(v, points[seen], pattern[seen])
+                contexts[member == i] = start + step(values[member == i][:, seen], start)
+        return contexts.unflatten(-1, (latents, -1))
+
+    def _step(self, v: int, points: Tensor, error: Tensor) -> "_Step":
+        """The step for observations at `points`; the last one is kept, for a series of states."""
+        key = (points, error, v)
+        if self._last is not None and _alike(self._last[0], key):
+            return self._last[1]
+        design = self.field.design(points, self.poses, self.windows)
+        step = _Step(design, self.prior_factor(v), error.rsqrt())
+        self._last = (key, step)
+        return step
+
+    def prior_factor(self, v: int) -> Tensor:
+        """L (N·F, N·F), lower triangular, with S = L Lᵀ, for one variable."""
+        blocks = self.covariance[v][self.relation]
+        prior = blocks.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+        prior = 0.5 * (prior + prior.T)
+        jitter = _JITTER * prior.diagonal().mean()
+        return torch.linalg.cholesky(prior + jitter * torch.eye(len(prior)).to(prior))
+
+    def learn_prior(self, contexts: Tensor, residual: Tensor) -> None:
+        """Sets c₀, S and the noise from encoded training states.
+
+        S is the covariance of the contexts, averaged over all pairs of latents with one relative
+        pose; the noise is the mean square of what the field left unexplained.
+
+        Args:
+            contexts: (states, N, channels·functions).
+            residual: (states, M, channels), observations minus field.
+        """
+        split = contexts.double().unflatten(-1, (self.field.channels, self.field.functions))
+        self.initial.copy_(split.mean((0, 1)))
+        centred = split - self.initial
+        relations = self.covariance.shape[1]
+        member = torch.nn.functional.one_hot(self.relation.flatten(), relations).double()
+        for v in range(self.field.channels):
+            columns = centred[:, :, v].flatten(1)
+            full = (columns.T @ columns / len(columns)).unflatten(0, self.poses.shape[:1] + (-1,))
+            pairs = full.unflatten(-1, self.poses.shape[:1] + (-1,)).permute(0, 2, 1, 3).flatten(0, 1)
+            mean = torch.einsum("pr,pfg->rfg", member, pairs) / member.sum(0)[:, None, None]
+            self.covariance[v].copy_(mean)
+        self.noise.copy_(residual.double().square().mean((0, 1)))
+        self._last = None
+
+    def visible(self) -> Tensor:
+        """Π (channels, N·F, N·F): encode what the field shows of a context vector.
+
+        The projection onto the directions of context space that the field can see and the prior
+        allows; dynamics restricted to them cannot feed on components that no field value depends on.
+        """
+        geometry = self.field.geometry
+        points = geometry.place(geometry.lattice(64 * len(self.poses)))
+        design = self.field.design(points, self.poses, self.windows)
+        shown = design.to_dense().T
+        return torch.stack(
+            [
+                _Step(design, factor, noise.rsqrt().expand(len(points)))(shown, torch.zeros_like(factor[0])).T
+                for noise, factor in zip(self.noise, map(self.prior_factor, range(len(self.noise))), strict=True)
+            ]
+        )
+
+
+class _Step:
+    """The exact step for one set of points: everything but the observed values."""
+
+    def __init__(self, design: Tensor, factor: Tensor, precision: Tensor) -> None:
+        self.design = design
+        self.factor = factor
+        self.precision = precision
+        scaled = precision[:, None] * (design @ factor)
+        gram = scaled.T @ scaled if len(scaled) > len(factor) else scaled @ scaled.T
+        self.scaled = scaled
+        self.many = len(scaled) > len(factor)
+        self.gram = torch.linalg.cholesky(gram + torch.eye(len(gram)).to(gram))
+
+    def __call__(self, values: Tensor, start: Tensor) -> Tensor:
+        """c − c₀ (batch, N·F) for values (batch, M)."""
+        residual = (self.precision * (values - self.design @ start)).T
+        if self.many:
+            white = torch.cholesky_solve(self.scaled.T @ residual, self.gram)
+        else:
+            white = self.scaled.T @ torch.cholesky_solve(residual, self.gram)
+        return (self.factor @ white).T
+
+
+def _alike(a: tuple[Tensor, Tensor, int], b: tuple[Tensor, Tensor, int]) -> bool:
+    return a[2] == b[2] and torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+
+
+def _relations(geometry: Geometry, poses: Tensor) -> Tensor:
+    """(N, N): which pairs of latents have the same relative pose, as numbers from 0."""
+    between = geometry.between(poses[:, None], poses[None, :])
+    rounded = (between * 1e6).round().flatten(0, 1)
+    return rounded.unique(dim=0, return_inverse=True)[1].view(len(poses), len(poses))

@@ -1,0 +1,461 @@
+"""Training, as loops that yield a report per step.
+
+1. *field*: the encoder learns its prior (linear field: closed form) or the field and the encoder's
+   rates are meta-learned (attention field).
+2. *dynamics*: on latents encoded once, in the metric of the field, with a growing horizon.
+3. *joint*: through decoded frames, from any share of the points of the first frame.
+
+Every random choice depends on (seed, phase, step) alone and the schedule on the step alone, so a
+resumed run on a CPU repeats the uninterrupted one bit for bit.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Muon, Optimizer
+
+from pdeforecast.errors import DivergedError
+from pdeforecast.forecaster import Forecaster
+from pdeforecast.latents import Latents
+from pdeforecast.linear_field import LinearField
+from pdeforecast.preconditioner import PreconditionedSGD
+
+PHASES = ("field", "dynamics", "joint")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, in which portions, and how boldly.
+
+    Attributes:
+        field_steps: optimiser steps of the field phase (attention), or rounds (linear).
+        dynamics_steps: optimiser steps of the dynamics phase.
+        joint_steps: optimiser steps of the joint phase.
+        batch: frames that a step of the last two phases rolls through, over all trajectories (of
+            which it takes at least eight).
+        horizon: the longest rollout, in frames.
+        points: points per state that a step of the field phase sees.
+        learning_rate: of the matrices in the dynamics (Muon); decays to zero along a cosine.
+        field_rate: of everything in the field phase (Adam).
+        ema: decay of the averaged weights, per step.
+        copies: how many random motions of the world the cached latents cover.
+        seed: of every random choice.
+    """
+
+    field_steps: int = 3
+    dynamics_steps: int = 20000
+    joint_steps: int = 1000
+    batch: int = 32
+    horizon: int = 8
+    points: int = 1024
+    learning_rate: float = 0.01
+    field_rate: float = 1e-3
+    ema: float = 0.995
+    copies: int = 8
+    seed: int = 0
+
+    def steps(self, phase: str) -> int:
+        """Optimiser steps of a phase."""
+        return {"field": self.field_steps, "dynamics": self.dynamics_steps, "joint": self.joint_steps}[phase]
+
+    def trajectories(self, horizon: int) -> int:
+        """How many trajectories a step rolls through `horizon` frames."""
+        return max(8, self.batch // horizon)
+
+    def rolled_horizon(self, share: float, longest: int) -> int:
+        """Frames to roll through after a share of the dynamics phase: 1 at first, all from two thirds."""
+        return min(longest, 1 + int(min(1.0, 1.5 * share) * (self.horizon - 1) + 1e-9))
+
+    def within(self, seconds: float, first_step: float, longest: int) -> "TrainingConfig":
+        """As many steps as fit into `seconds`, given the seconds of a step at horizon 1.
+
+        A step costs in proportion to the frames that it rolls through; the joint phase, whose steps
+        cost about three times as much, gets a tenth of the time.
+        """
+        shares = [(i + 0.5) / 100 for i in range(100)]
+        horizons = [self.rolled_horizon(share, longest) for share in shares]
+        frames = sum(h * self.trajectories(h) for h in horizons) / 100
+        last = min(self.horizon, longest)
+        frame = first_step / self.trajectories(1)
+        return replace(
+            self,
+            dynamics_steps=max(1, int(0.9 * seconds / (frames * frame))),
+            joint_steps=int(0.1 * seconds / (3 * last * self.trajectories(last) * frame)),
+        )
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Training data.
+
+    Attributes:
+        times: of the T frames.
+        points: (M, point_dim).
+        values: (S, T, M, V), NaN where not observed.
+        static_points: (K, point_dim).
+        statics: (1 or S, K, statics).
+    """
+
+    times: tuple[float, ...]
+    points: Tensor
+    values: Tensor
+    static_points: Tensor
+    statics: Tensor
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step of training tells."""
+
+    phase: str
+    step: int
+    steps: int
+    loss: float
+    horizon: int
+
+
+class Progress:
+    """Everything beside the model that a resumed run needs: phase, step, optimisers, averages."""
+
+    def __init__(self, model: Forecaster, config: TrainingConfig) -> None:
+        self.model = model
+        self.config = config
+        self.phase = "field"
+        self.step = 0
+        self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.optimizers = self._optimizers()
+
+    def to(self, device: str) -> None:
+        """Moves model, averages and optimisers to `device`."""
+        flat = self.state()
+        self.model.to(device)
+        self.load(self.phase, self.step, flat)
+
+    def enter(self, phase: str) -> None:
+        """Begins `phase` from the averaged weights of the one before."""
+        self.phase, self.step = phase, 0
+        self.load_average()
+        self.optimizers = self._optimizers()
+
+    def load_average(self) -> None:
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(self.average[name])
+
+    @contextmanager
+    def averaged(self) -> Iterator[Forecaster]:
+        """The model with its averaged weights, for the time of a `with`."""
+        raw = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.load_average()
+        try:
+            yield self.model
+        finally:
+            with torch.no_grad():
+                for name, parameter in self.model.named_parameters():
+                    parameter.copy_(raw[name])
+
+    def update(self, loss: Tensor) -> None:
+        """One optimiser step along the gradient of `loss`."""
+        share = self.step / max(self.config.steps(self.phase), 1)
+        decay = min(1.0, (self.step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * share))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = decay * group["peak"]
+            optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._trained(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        weight = min(self.config.ema, self.step / (self.step + 10))
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                self.average[name].lerp_(parameter, 1 - weight)
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors of this object, flat."""
+        flat = {f"average.{name}": value for name, value in self.average.items()}
+        flat |= {f"raw.{name}": value.detach() for name, value in self.model.state_dict().items()}
+        for i, optimizer in enumerate(self.optimizers):
+            for j, slots in optimizer.state_dict()["state"].items():
+                flat |= {f"optimizer.{i}.{j}.{slot}": torch.as_tensor(v) for slot, v in slots.items()}
+        return {name: value.cpu().clone().contiguous() for name, value in flat.items()}
+
+    def load(self, phase: str, step: int, flat: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        self.phase, self.step = phase, step
+        self.model.load_state_dict(_under("raw.", flat))
+        self.average = {k: v.to(self.model.mean.device) for k, v in _under("average.", flat).items()}
+        self.optimizers = self._optimizers()
+        for i, optimizer in enumerate(self.optimizers):
+            slots: dict[int, dict[str, Tensor]] = {}
+            for name, value in _under(f"optimizer.{i}.", flat).items():
+                index, _, slot = name.partition(".")
+                slots.setdefault(int(index), {})[slot] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+
+    def _trained(self) -> list[nn.Parameter]:
+        """The weights that the present phase moves."""
+        if self.phase == "field":
+            return list(self.model.encoder.parameters())
+        if self.phase == "dynamics":
+            return list(self.model.dynamics.parameters())
+        return [*self.model.encoder.parameters(), *self.model.dynamics.parameters()]
+
+    def _optimizers(self) -> list[Optimizer]:
+        if self.phase == "field":
+            trained = self._trained()
+            return [Adam([{"params": trained, "peak": self.config.field_rate}])] if trained else []
+        peak = self.config.learning_rate * (1.0 if self.phase == "dynamics" else 0.1)
+        moved = list(self.model.dynamics.parameters())
+        matrices = [p for p in moved if p.ndim == 2]
+        rest = [p for p in moved if p.ndim != 2]
+        made: list[Optimizer] = [
+            Muon(
+                [{"params": matrices, "peak": peak}],
+                lr=peak,
+                weight_decay=0.0,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+            Adam([{"params": rest, "peak": peak}]),
+        ]
+        coded = list(self.model.encoder.parameters()) if self.phase == "joint" else []
+        if coded:
+            made.append(Adam([{"params": coded, "peak": 0.1 * self.config.field_rate}]))
+        return made
+
+
+def train(progress: Progress, data: Trajectories) -> Iterator[Report]:
+    """All phases from where `progress` stands; yields after every step.
+
+    Raises:
+        DivergedError: if the loss is not finite.
+    """
+    model = progress.model
+    if progress.phase == "field" and progress.step == 0:
+        _normalise(model, data)
+    for phase in PHASES[PHASES.index(progress.phase) :]:
+        if progress.phase != phase:
+            progress.enter(phase)
+        if progress.step >= progress.config.steps(phase):
+            continue
+        loop = {"field": _field, "dynamics": _dynamics, "joint": _joint}[phase]
+        for report in loop(progress, data):
+            if not math.isfinite(report.loss):
+                raise DivergedError(
+                    f"the loss of phase {phase} left the finite numbers at step {report.step}.",
+                    "Resume from the last checkpoint with a smaller `--set training.learning_rate`.",
+                )
+            yield report
+    progress.load_average()
+    model.prepare()
+
+
+def _normalise(model: Forecaster, data: Trajectories) -> None:
+    values = data.values.flatten(0, 2).double()
+    model.mean.copy_(values.nanmean(0))
+    model.scale.copy_((values - values.nanmean(0)).square().nanmean(0).sqrt())
+
+
+def _draw(config: TrainingConfig, phase: str, step: int) -> torch.Generator:
+    return torch.Generator().manual_seed((config.seed * 3 + PHASES.index(phase)) * 10**9 + step)
+
+
+def _field(progress: Progress, data: Trajectories) -> Iterator[Report]:
+    """Learns to encode."""
+    linear = isinstance(progress.model.encoder, PreconditionedSGD)
+    yield from _learn_prior(progress, data) if linear else _meta_learn(progress, data)
+
+
+def _learn_prior(progress: Progress, data: Trajectories) -> Iterator[Report]:
+    """The prior of a linear field, by alternately encoding states and taking their moments."""
+    model, config = progress.model, progress.config
+    frames = data.values.flatten(0, 1)
+    chosen = torch.randperm(len(frames), generator=_draw(config, "field", 0))[:1024]
+    values = (frames[chosen].to(model.mean) - model.mean) / model.scale
+    points = data.points.to(model.mean.device)
+    for _ in range(progress.step, config.field_steps):
+        latents = model.encoder(points, values)
+        residual = values - model.field(points, latents.map(lambda t: t.to(values.dtype)))
+        model.encoder.learn_prior(latents.contexts, residual)
+        progress.step += 1
+        loss = float(residual.square().nanmean())
+        yield Report("field", progress.step, config.field_steps, loss, 0)
+
+
+def _meta_learn(progress: Progress, data: Trajectories) -> Iterator[Report]:
+    """A nonlinear field and its encoder: fit some points of a state, be judged on others."""
+    model, config = progress.model, progress.config
+    frames = data.values.flatten(0, 1)
+    model.encoder.train()
+    while progress.step < config.field_steps:
+        draw = _draw(config, "field", progress.step)
+        values = frames[torch.randint(len(frames), (config.batch,), generator=draw)].to(model.mean)
+        order = torch.randperm(len(data.points), generator=draw)[: 2 * config.points]
+        share = 0.02 ** float(torch.rand((), generator=draw))
+        given = order[: max(8, int(config.points * share))]
+        normal = (values - model.mean) / model.scale
+        points = data.points.to(model.mean)
+        latents = model.encoder(points[given], normal[:, given])
+        asked = order[len(order) // 2 :]
+        loss = (model.field(points[asked], latents) - normal[:, asked]).square().nanmean()
+        progress.update(loss)
+        yield Report("field", progress.step, config.field_steps, float(loss.detach()), 0)
+    model.encoder.eval()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Trajectories as latents, under one motion g of the world.
+
+    Attributes:
+        points: (M, point_dim), g x.
+        poses: (N, pose_dim), or (S, T, N, pose_dim) if the encoder fits them.
+        contexts: (S, T, N, context_dim).
+        static: (1 or S, N, static_dim), at the lattice.
+    """
+
+    points: Tensor
+    poses: Tensor
+    contexts: Tensor
+    static: Tensor
+
+
+@torch.no_grad()
+def encode_all(model: Forecaster, data: Trajectories, motions: Tensor) -> list[Encoded]:
+    """Every frame, encoded once under each group element: moving the points moves the world."""
+    geometry, made = model.geometry, []
+    for g in motions:
+        points = geometry.act(g, data.points).to(model.mean.device)
+        statics = model.surroundings(geometry.act(g, data.static_points), data.statics)
+        pieces = [
+            model.encode(points, part.flatten(0, 1).to(model.mean)) for part in data.values.split(16)
+        ]
+        frames = data.values.shape[:2]
+        shared = pieces[0].shared
+        poses = pieces[0].poses if shared else torch.cat([z.poses for z in pieces]).unflatten(0, frames)
+        contexts = torch.cat([z.contexts for z in pieces]).unflatten(0, frames)
+        made.append(Encoded(points, poses, contexts, statics(model.lattice())))
+    return made
+
+
+def _motions(model: Forecaster, config: TrainingConfig) -> Tensor:
+    return model.geometry.random_element(config.copies, _draw(config, "dynamics", 10**8))
+
+
+def _scales(model: Forecaster, encoded: list[Encoded], times: tuple[float, ...]) -> None:
+    """The sizes of contexts, statics and velocities, from the data."""
+    dynamics, contexts = model.dynamics, encoded[0].contexts
+    dynamics.context_scale.copy_(contexts.flatten(0, 2).std(0) + 1e-8)
+    if dynamics.static_scale.numel():
+        size = torch.cat([e.static for e in encoded]).square().mean().sqrt() + 1e-8
+        dynamics.static_scale.copy_(size.expand_as(dynamics.static_scale))
+    change = (contexts[:, 1:] - contexts[:, :-1]) / dynamics.context_scale
+    gaps = torch.tensor(times).diff().to(change)
+    dynamics.rate.copy_((change.square().mean((0, 2, 3)).sqrt() / gaps).mean())
+
+
+def _dynamics(progress: Progress, data: Trajectories) -> Iterator[Report]:
+    """Learns to move latents that were encoded once, judged in the metric of the field."""
+    model = progress.model
+    model.prepare()
+    encoded = encode_all(model, data, _motions(model, progress.config))
+    if progress.step == 0:
+        _scales(model, encoded, data.times)
+    distance = _metric(model)
+    while progress.step < progress.config.dynamics_steps:
+        config = progress.config
+        draw = _draw(config, "dynamics", progress.step)
+        part = encoded[int(torch.randint(len(encoded), (), generator=draw))]
+        horizon = config.rolled_horizon(progress.step / config.dynamics_steps, len(data.times) - 1)
+        chosen, first = _choose(config, horizon, part, draw)
+        path = _roll(model, part, chosen, first, horizon, data.times)
+        target = _at(part, chosen, range(first + 1, first + horizon + 1), model)
+        loss = torch.stack([distance(z, y) for z, y in zip(path, target, strict=True)]).mean()
+        progress.update(loss)
+        yield Report("dynamics", progress.step, config.dynamics_steps, float(loss.detach()), horizon)
+
+
+def _joint(progress: Progress, data: Trajectories) -> Iterator[Report]:
+    """Learns through decoded frames, from any share of the points of the first frame.
+
+    Each loss is weighed by what the reconstruction of its first frame leaves, so that states known
+    everywhere and states known at a few points count alike.
+    """
+    model, config = progress.model, progress.config
+    model.prepare()
+    encoded = encode_all(model, data, _motions(model, config))
+    while progress.step < config.joint_steps:
+        draw = _draw(config, "joint", progress.step)
+        part = encoded[int(torch.randint(len(encoded), (), generator=draw))]
+        horizon = min(config.horizon, len(data.times) - 1)
+        chosen, first = _choose(config, horizon, part, draw)
+        truth = data.values[chosen, first : first + horizon + 1].to(model.mean)
+        share = 0.02 ** float(torch.rand((), generator=draw))
+        known = torch.randperm(len(part.points), generator=draw)[: max(1, int(len(part.points) * share))]
+        latents = model.encode(part.points[known], truth[:, 0, known])
+        static = part.static[chosen if len(part.static) > 1 else slice(None)]
+        elapsed = [data.times[first + i] - data.times[first] for i in range(horizon + 1)]
+        path = model.rollout(latents, lambda poses, s=static: s, elapsed)
+        error = ((model.decode(part.points, path) - truth) / model.scale).square()
+        start = error[:, 0].nanmean().detach()
+        loss = error[:, 1:].nanmean() / (start + 1e-5)
+        progress.update(loss)
+        yield Report("joint", progress.step, config.joint_steps, float(loss.detach()), horizon)
+
+
+def _choose(
+    config: TrainingConfig, horizon: int, part: Encoded, draw: torch.Generator
+) -> tuple[Tensor, int]:
+    """Random trajectories and their common first frame."""
+    count, frames = part.contexts.shape[:2]
+    chosen = torch.randint(count, (config.trajectories(horizon),), generator=draw)
+    return chosen, int(torch.randint(frames - horizon, (), generator=draw))
+
+
+def _at(part: Encoded, chosen: Tensor, frames: range, model: Forecaster) -> list[Latents]:
+    shared = part.poses.ndim == 2
+    return [
+        Latents(part.poses if shared else part.poses[chosen, t], part.contexts[chosen, t], model.windows())
+        for t in frames
+    ]
+
+
+def _roll(
+    model: Forecaster, part: Encoded, chosen: Tensor, first: int, horizon: int, times: tuple[float, ...]
+) -> list[Latents]:
+    """The latents of the `horizon` frames after frame `first`."""
+    start = _at(part, chosen, range(first, first + 1), model)[0]
+    static = part.static[chosen if len(part.static) > 1 else slice(None)]
+    elapsed = [times[first + i] - times[first] for i in range(1, horizon + 1)]
+    return model.rollout(start, lambda poses: static, elapsed)
+
+
+def _metric(model: Forecaster):  # noqa: ANN202
+    """The mean square difference of the fields of two latents, over the whole space.
+
+    For a linear field that is a quadratic form in the contexts, and no points are needed.
+    """
+    geometry, field = model.geometry, model.field
+    points = geometry.place(geometry.lattice(64 * model.config.field.latents))
+    if not isinstance(field, LinearField):
+        some = points[:: max(1, len(points) // 512)].to(model.mean)
+        return lambda z, y: (field(some, z) - field(some, y)).square().mean()
+    design = field.design(points, model.encoder.poses, model.encoder.windows).to_dense()
+    gram = design.T @ design / len(design)
+    jitter = 1e-9 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
+    factor = torch.linalg.cholesky(gram + jitter).to(model.mean)
+
+    def distance(z: Latents, y: Latents) -> Tensor:
+        columns = field.columns(z.contexts - y.contexts)
+        return (factor.T @ columns).square().sum(0).mean()
+
+    return distance
+
+
+def _under(prefix: str, flat: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in flat.items() if name.startswith(prefix)}
