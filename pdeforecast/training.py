@@ -238,13 +238,19 @@ def train(progress: Progress, data: Trajectories) -> Iterator[Report]:
     model = progress.model
     if progress.phase == "field" and progress.step == 0:
         _normalise(model, data)
+    encoded: list[Encoded] = []
     for phase in PHASES[PHASES.index(progress.phase) :]:
         if progress.phase != phase:
             progress.enter(phase)
         if progress.step >= progress.config.steps(phase):
             continue
-        loop = {"field": _field, "dynamics": _dynamics, "joint": _joint}[phase]
-        for report in loop(progress, data):
+        if phase == "field":
+            reports = _field(progress, data)
+        else:
+            model.prepare()
+            encoded = encoded or encode_all(model, data, _motions(model, progress.config))
+            reports = (_dynamics if phase == "dynamics" else _joint)(progress, data, encoded)
+        for report in reports:
             if not math.isfinite(report.loss):
                 raise DivergedError(
                     f"the loss of phase {phase} left the finite numbers at step {report.step}.",
@@ -359,11 +365,9 @@ def _scales(model: Forecaster, encoded: list[Encoded], times: tuple[float, ...])
     dynamics.rate.copy_((change.square().mean((0, 2, 3)).sqrt() / gaps).mean())
 
 
-def _dynamics(progress: Progress, data: Trajectories) -> Iterator[Report]:
+def _dynamics(progress: Progress, data: Trajectories, encoded: list["Encoded"]) -> Iterator[Report]:
     """Learns to move latents that were encoded once, judged in the metric of the field."""
     model = progress.model
-    model.prepare()
-    encoded = encode_all(model, data, _motions(model, progress.config))
     if progress.step == 0:
         _scales(model, encoded, data.times)
     distance = _metric(model)
@@ -380,15 +384,13 @@ def _dynamics(progress: Progress, data: Trajectories) -> Iterator[Report]:
         yield Report("dynamics", progress.step, config.dynamics_steps, float(loss.detach()), horizon)
 
 
-def _joint(progress: Progress, data: Trajectories) -> Iterator[Report]:
+def _joint(progress: Progress, data: Trajectories, encoded: list["Encoded"]) -> Iterator[Report]:
     """Learns through decoded frames, from any share of the points of the first frame.
 
     Each loss is weighed by what the reconstruction of its first frame leaves, so that states known
     everywhere and states known at a few points count alike.
     """
     model, config = progress.model, progress.config
-    model.prepare()
-    encoded = encode_all(model, data, _motions(model, config))
     while progress.step < config.joint_steps:
         draw = _draw(config, "joint", progress.step)
         part = encoded[int(torch.randint(len(encoded), (), generator=draw))]
