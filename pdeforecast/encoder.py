@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad
 
-from pdeforecast.field import EquivariantField
+from pdeforecast.field import EquivariantField, Seen
 from pdeforecast.latents import Latents
 
 
@@ -38,6 +38,8 @@ class MetaSGD(nn.Module):
         noise: added to the given variances, in squared units of the values; it bounds how much more
             one observation may count than another.
     """
+
+    lattice: Tensor
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ class MetaSGD(nn.Module):
         """The latents before the first and after every step."""
         values, weights = _weighted(values, variance, self.noise)
 
-        def loss(contexts: Tensor, seen: object) -> Tensor:
+        def loss(contexts: Tensor, seen: Seen) -> Tensor:
             return (weights * (self.field.read(seen, contexts) - values) ** 2).sum()
 
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):

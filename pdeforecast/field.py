@@ -18,7 +18,9 @@ and the mixer's last layer commutes with the attention sum. `look` is all that d
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +51,8 @@ class RFFNet(nn.Module):
         hidden: the width, even.
         scale: standard deviation of the frequencies, in radians per unit of a.
     """
+
+    frequencies: Tensor
 
     def __init__(self, inputs: int, hidden: int, scale: float) -> None:
         super().__init__()
@@ -185,7 +189,7 @@ class EquivariantField(nn.Module):
 
     def _mixer(self) -> tuple[Tensor, Tensor]:
         """W₁ (heads, hidden, hidden) and bias (heads, hidden) of the mixers' first layers."""
-        first = [mixer.first for mixer in self.mixers]
+        first = [mixer.first for mixer in cast(Iterable[FeedForward], self.mixers)]
         return torch.stack([x.weight for x in first]), torch.stack([x.bias for x in first])
 
     def _film(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -201,13 +205,13 @@ class EquivariantField(nn.Module):
         shift0 = torch.einsum("xfg,xg->xf", first, shift0) + bias
         return _heads(value, scale, scale0), _heads(value, first @ shift, shift0)
 
-    def _mix_near(self, film: tuple[Tensor, Tensor], value: Tensor) -> Tensor:
+    def _mix_near(self, seen: tuple[Tensor, ...], value: Tensor) -> Tensor:
         """mixer₁(v ⊙ (1 + γ) + β), (Z, k, M, S, heads, hidden), of v in the same shape."""
-        scale, shift = film
+        scale, shift = seen
         mixed = torch.einsum("zkmsxg,xfg->zkmsxf", value * scale[:, :, :, None], self._mixer()[0])
         return mixed + shift[:, :, :, None]
 
-    def _mix_all(self, seen: tuple[Tensor], value: Tensor) -> Tensor:
+    def _mix_all(self, seen: tuple[Tensor, ...], value: Tensor) -> Tensor:
         """Mᵢn + mᵢ (Z, N, M, S, heads, hidden), of n (Z, N, M, hidden) and v (Z, N, S, heads, hidden)."""
         first, bias = self._mixer()
         scale, shift, scale0, shift0 = self._film()
@@ -223,7 +227,7 @@ class EquivariantField(nn.Module):
     def _head(self, heads: Tensor) -> Tensor:
         """The mixers' last layers, the block and the head, of Σ softmax·GELU(mixer₁), (…, heads, hidden)."""
         block = self.block.first.weight.unflatten(1, (self.heads, -1))
-        last = [mixer.last for mixer in self.mixers]
+        last = [mixer.last for mixer in cast(Iterable[FeedForward], self.mixers)]
         weight = torch.cat([block[:, x] @ m.weight for x, m in enumerate(last)], dim=1)
         bias = self.block.first(torch.cat([m.bias for m in last]))
         y = F.gelu(F.linear(heads.flatten(-2), weight, bias))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pdeforecast.geometry import Geometry
 from pdeforecast.latents import Latents
-from pdeforecast.neighbours import gather, nearest
+from pdeforecast.neighbours import block_size, gather, search, seen
 
 
 # What is used of it, products with dense matrices and their gradients, is covered by our tests.
@@ -49,7 +49,51 @@ class LinearField(nn.Module):
 
     def basis(self, a: Tensor) -> Tensor:
         """φ(a): (…, functions), products of Chebyshev polynomials T_n(chart / radius)."""
-        u = self.geometry.chart(a) / self.radius
+        return self._polynomials(self.geometry.chart(a))
+
+    def rows(self, points: Tensor, poses: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """The non-zero entries of the design matrix: neighbours (…, M, k) and wᵢφ (…, M, k, F)."""
+        return self._rows(points, poses, windows, search(self.geometry, points, poses, self.neighbours))
+
+    def design(self, points: Tensor, poses: Tensor, windows: Tensor) -> Tensor:
+        """A (M, N·functions), sparse (CSR): values at the points are A times one channel's contexts."""
+        index, values = self.rows(points, poses, windows)
+        order = index.argsort(-1)
+        values = values.gather(-2, order[..., None].expand_as(values))
+        return _sparse(index.gather(-1, order), values, poses.shape[-2])
+
+    def forward(self, points: Tensor, latents: Latents) -> Tensor:
+        """f at points (M, point_dim) or (batch, M, point_dim): (batch, M, channels)."""
+        points, batch = points.to(latents.contexts), latents.contexts.shape[0]
+        if latents.shared and points.ndim == 2:
+            columns = self.columns(latents.contexts)
+            values = torch.cat(self._products(points, latents, columns))
+            return values.view(-1, batch, self.channels).transpose(0, 1)
+        index, values = self.rows(points, latents.poses, latents.windows)
+        contexts = gather(latents.contexts, index).unflatten(-1, (self.channels, self.functions))
+        return torch.einsum("...mkf,...mkcf->...mc", values, contexts)
+
+    def _products(self, points: Tensor, z: Latents, columns: Tensor) -> list[Tensor]:
+        """A @ columns, a block of rows at a time: their entries stay in the cache."""
+        index = search(self.geometry, points, z.poses, self.neighbours)
+        size = block_size(points.device)
+        per_point = index.split(size) if index.ndim == 2 else [index] * len(points.split(size))
+        products = []
+        for x, i in zip(points.split(size), per_point, strict=True):
+            neighbours, values = self._rows(x, z.poses, z.windows, i)
+            products.append(_sparse(neighbours, values, z.count) @ columns)
+        return products
+
+    def _rows(self, points: Tensor, poses: Tensor, windows: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+        there = poses[..., None, :, :] if found.ndim == 1 else gather(poses, found)
+        chart = self.geometry.chart(self.geometry.relative(points[..., :, None, :], there))
+        near = seen(chart, found, windows, self.neighbours)
+        weights = near.nearness.softmax(-1)[..., None]
+        return near.index, weights * self._polynomials(chart[..., : weights.shape[-2], :])
+
+    def _polynomials(self, chart: Tensor) -> Tensor:
+        """Products of T_n(chart / radius), (…, functions)."""
+        u = chart / self.radius
         powers = [torch.ones_like(u), u]
         while len(powers) <= self.degree:
             powers.append(2 * u * powers[-1] - powers[-2])
@@ -59,36 +103,17 @@ class LinearField(nn.Module):
             product = (product[..., :, None] * axis[..., None, :]).flatten(-2)
         return product
 
-    def rows(self, points: Tensor, poses: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """The non-zero entries of the design matrix: neighbours (…, M, k) and wᵢφ (…, M, k, F)."""
-        near = nearest(self.geometry, points, poses, windows, self.neighbours)
-        seen = self.geometry.relative(points[..., :, None, :], gather(poses, near.index))
-        return near.index, near.nearness.softmax(-1)[..., None] * self.basis(seen)
-
-    def design(self, points: Tensor, poses: Tensor, windows: Tensor) -> Tensor:
-        """A (M, N·functions), sparse (CSR): values at the points are A times one channel's contexts."""
-        index, values = self.rows(points, poses, windows)
-        m, k, f = values.shape
-        order = index.argsort(-1)
-        columns = index.gather(-1, order)[..., None] * f + torch.arange(f, device=points.device)
-        values = values.gather(-2, order[..., None].expand_as(values))
-        starts = torch.arange(m + 1, device=points.device) * (k * f)
-        shape = (m, poses.shape[-2] * f)
-        return torch.sparse_csr_tensor(
-            starts, columns.reshape(-1), values.reshape(-1), shape, check_invariants=False
-        )
-
-    def forward(self, points: Tensor, latents: Latents) -> Tensor:
-        """f at points (M, point_dim) or (batch, M, point_dim): (batch, M, channels)."""
-        points, batch = points.to(latents.contexts), latents.contexts.shape[0]
-        if latents.shared and points.ndim == 2:
-            values = self.design(points, latents.poses, latents.windows) @ self.columns(latents.contexts)
-            return values.view(-1, batch, self.channels).transpose(0, 1)
-        index, values = self.rows(points, latents.poses, latents.windows)
-        contexts = gather(latents.contexts, index).unflatten(-1, (self.channels, self.functions))
-        return torch.einsum("...mkf,...mkcf->...mc", values, contexts)
-
     def columns(self, contexts: Tensor) -> Tensor:
         """Contexts (batch, N, channels·F) as the right-hand sides (N·F, batch·channels) of A."""
         split = contexts.unflatten(-1, (self.channels, self.functions))
         return split.permute(1, 3, 0, 2).flatten(2).flatten(0, 1)
+
+
+def _sparse(index: Tensor, values: Tensor, latents: int) -> Tensor:
+    """The CSR matrix (M, N·F) with values (M, k, F) in the columns of the latents `index` (M, k)."""
+    m, k, f = values.shape
+    columns = index[..., None] * f + torch.arange(f, device=index.device)
+    starts = torch.arange(m + 1, device=index.device) * (k * f)
+    return torch.sparse_csr_tensor(
+        starts, columns.reshape(-1), values.reshape(-1), (m, latents * f), check_invariants=False
+    )

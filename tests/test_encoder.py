@@ -27,10 +27,13 @@ def _seeded() -> None:
 
 
 def encoder(geometry: Geometry, k: int = 4, fit_poses: bool = False) -> MetaSGD:
-    """One with rates at which steps are small but anything but nothing."""
+    """One whose field depends on its contexts strongly, so that second order is half of the gradient."""
     field = EquivariantField(geometry, CHANNELS, 5, 8, 2, k, query_scale=1.0, value_scale=2.0)
-    made = MetaSGD(field, LATENTS, 1.0, 3, fit_poses, context_rate=3.0, pose_rate=0.01)
+    made = MetaSGD(field, LATENTS, 1.0, 3, fit_poses, context_rate=0.3, pose_rate=0.003)
     torch.nn.init.normal_(made.context)
+    with torch.no_grad():
+        for parameter in field.parameters():
+            parameter *= 2 if parameter.ndim == 2 else 1
     return made.double()
 
 
@@ -69,8 +72,10 @@ def test_loss_falls_at_every_step(geometry: Geometry, k: int, fit_poses: bool) -
 @held_or_fitted
 @each_batching
 def test_meta_gradient_is_a_finite_difference(
-    geometry: Geometry, k: int, fit_poses: bool, shared: bool
+    geometry: Geometry, k: int, fit_poses: bool, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # ReLU's derivative jumps, and with it the steps of the poses: no difference would converge.
+    monkeypatch.setattr("torch.nn.functional.relu", torch.nn.functional.softplus)
     model = encoder(geometry, k, fit_poses)
     points, values = observations(geometry, shared)
     values[:, ::3] = torch.nan
@@ -88,13 +93,13 @@ def test_meta_gradient_is_a_finite_difference(
                 p -= by * d
         return loss
 
-    step = 1e-6
+    step = 1e-8
     torch.testing.assert_close(along, (moved(step) - moved(-step)) / (2 * step), rtol=1e-5, atol=1e-8)
 
 
 @held_or_fitted
 def test_second_order_is_not_nothing(fit_poses: bool) -> None:
-    """What a first-order meta-gradient would leave out is more than the tolerance of these tests."""
+    """What a first-order meta-gradient would leave out is far more than the tolerance of these tests."""
     model = encoder(SYMMETRIC[0], 0, fit_poses)
     points, values = observations(SYMMETRIC[0])
     full = meta_gradient(model, points, values)
@@ -105,16 +110,24 @@ def test_second_order_is_not_nothing(fit_poses: bool) -> None:
     loss = (model.field(points, first) - values).square().sum()
     cut = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
     error = torch.stack([(a - b).norm() for a, b in zip(full, cut, strict=True)]).norm()
-    assert error > 1e-3 * torch.stack([a.norm() for a in full]).norm()
+    assert error > 0.1 * torch.stack([a.norm() for a in full]).norm()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler (g++)")
-def test_compiled_meta_gradient_is_the_eager_one() -> None:
+inductor = pytest.param(
+    "inductor",
+    marks=[
+        pytest.mark.slow,
+        pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler (g++)"),
+    ],
+)
+
+
+@pytest.mark.parametrize("backend", ("aot_eager", inductor))
+def test_compiled_meta_gradient_is_the_eager_one(backend: str) -> None:
     model = encoder(SYMMETRIC[0])
     points, values = observations(SYMMETRIC[0])
     eager = meta_gradient(model, points, values)
-    compiled = torch.compile(meta_loss, fullgraph=True)(model, points, values)
+    compiled = torch.compile(meta_loss, fullgraph=True, backend=backend)(model, points, values)
     gradient = torch.autograd.grad(compiled, list(model.parameters()))
     for a, b in zip(gradient, eager, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
@@ -131,7 +144,7 @@ def test_masked_points_have_no_influence(geometry: Geometry, fit_poses: bool, sh
     assert_same(model(points[..., :keep, :], values[:, :keep]), model(points, values))
     with_gaps = meta_gradient(model, points, values)
     for a, b in zip(with_gaps, meta_gradient(model, points[..., :keep, :], values[:, :keep]), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
 @each_geometry

@@ -12,7 +12,7 @@ from pdeforecast.field import EquivariantField
 from pdeforecast.geometry import GEOMETRIES, Geometry, NoSymmetry
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
-from pdeforecast.neighbours import gather, nearest
+from pdeforecast.neighbours import nearest
 
 SYMMETRIC = [g for g in GEOMETRIES.values() if not isinstance(g, NoSymmetry)]
 BATCH, LATENTS, CHANNELS = 3, 16, 2
@@ -209,9 +209,7 @@ def test_no_jump_where_neighbours_change(geometry: Geometry, k: int, make: Make)
     for before, after in changes[:3]:
         while after - before > 1e-12:
             middle = (before + after) / 2
-            before, after = (
-                (middle, after) if neighbours(middle) == neighbours(before) else (before, middle)
-            )
+            before, after = (middle, after) if neighbours(middle) == neighbours(before) else (before, middle)
         assert (field(point(after), z) - field(point(before), z)).abs().max() < 1e-9
 
 

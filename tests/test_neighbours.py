@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pdeforecast.geometry import GEOMETRIES, Geometry
-from pdeforecast.neighbours import gather, nearest
+from pdeforecast.neighbours import gather, nearest, search
 
 LATENTS = 16
 
@@ -81,3 +81,27 @@ def test_gather_is_indexing(rows: tuple[int, ...], lead: tuple[int, ...]) -> Non
     wide, chosen = values.expand(*batch, 8, 2), index.expand(*batch, 5, 4)
     expected = wide[chosen] if not batch else torch.stack([wide[b][chosen[b]] for b in range(3)])
     torch.testing.assert_close(gather(values, index), expected, rtol=0, atol=0)
+
+
+@each_geometry
+@pytest.mark.parametrize("k", (1, 9))
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+@pytest.mark.parametrize("cloud", ("lattice", "random", "clump", "twins"))
+def test_candidates_lose_no_neighbour(geometry: Geometry, k: int, dtype: torch.dtype, cloud: str) -> None:
+    """Of many latents not all are compared with every point; what is found is what all comparisons find."""
+    poses = geometry.lattice(400)
+    if cloud == "random":
+        poses = geometry.random_element(400)
+    if cloud == "clump":
+        step = 0.02 * torch.randn(400, geometry.dim, dtype=torch.float64) ** 3
+        poses = geometry.exp(poses[:1].expand(400, -1), step)
+    if cloud == "twins":
+        poses = poses[:200].repeat(2, 1)
+    there = geometry.place(geometry.exp(poses[:1], 0.1 * torch.linspace(-1, 1, 900)[:, None].double()))
+    poses = poses.to(dtype)
+    for x in (geometry.random_points(1500).to(dtype), there.to(dtype), there[:3].to(dtype)):
+        found = search(geometry, x, poses, k)
+        distance = geometry.distance(x[:, None], poses)
+        expected = distance.topk(k + 1, largest=False).values
+        assert torch.equal(distance.gather(-1, found), expected)
+        assert (found.sort(-1).values.diff() > 0).all()
