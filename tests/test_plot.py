@@ -1,0 +1,223 @@
+"""Pictures show what the Datasets hold: the right panels, one scale for what is compared, whole files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.figure import Figure
+
+from pdeforecast import metrics, plot, trajectory
+from pdeforecast.errors import DataError, UsageError
+from pdeforecast.geometry import PeriodicPlane
+
+PLANE = PeriodicPlane()
+
+
+def dataset(values: torch.Tensor, times: list[float], name: str, unit: str = "1") -> xr.Dataset:
+    axes = trajectory.default_axes(PLANE, {"y": values.shape[-2], "x": values.shape[-1]})
+    made = trajectory.to_dataset(values[..., None], PLANE, {"vorticity": unit}, axes, times, name, "hours")
+    return made.assign_coords(sample=range(len(values)))
+
+
+def pair(leads: int = 7, noise: float = 0.1) -> tuple[xr.Dataset, xr.Dataset]:
+    """A forecast and its truth, which starts at time 5."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(3, leads, 8, 6, generator=generator, dtype=torch.float64)
+    forecast = truth + noise * torch.randn(truth.shape, generator=generator, dtype=torch.float64)
+    times = [float(i) for i in range(leads)]
+    return dataset(forecast, times, "lead_time", "s-1"), dataset(truth, [5 + t for t in times], "time", "s-1")
+
+
+def loose(ds: xr.Dataset, count: int = 9) -> xr.Dataset:
+    chosen = np.random.default_rng(0).permutation(48)[:count]
+    return ds.stack(point=("y", "x")).reset_index("point").isel(point=chosen)
+
+
+def maps(figure: Figure) -> list:
+    """Images and coloured dots, row by row, without those of the colour bars."""
+    drawn = [c for axes in figure.axes if axes.get_label() != "<colorbar>" for c in axes.collections]
+    return [c for c in drawn if c.get_array() is not None and isinstance(c, QuadMesh | PathCollection)]
+
+
+# --- what is drawn -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("leads", "columns"), [(1, 1), (2, 2), (5, 5), (7, 5)])
+def test_a_column_for_a_few_lead_times_and_a_row_for_each_field(leads: int, columns: int) -> None:
+    forecast, truth = pair(leads)
+    assert len(maps(plot.forecast(forecast))) == columns
+    assert len(plot.forecast(forecast).axes) == columns + 1
+    assert len(maps(plot.forecast(forecast, truth))) == 3 * columns
+    assert len(plot.forecast(forecast, truth).axes) == 3 * columns + 2 + 1
+
+
+def test_the_first_and_the_last_lead_time_are_shown_with_their_unit_in_any_order() -> None:
+    forecast, truth = pair()
+    titles = [axes.get_title() for axes in plot.forecast(forecast.isel(lead_time=[4, 0, 2]), truth).axes[:3]]
+    assert titles == ["lead time 0 hours", "lead time 2 hours", "lead time 4 hours"]
+    labels = [axes.get_ylabel() for axes in plot.forecast(forecast, truth).axes]
+    assert "vorticity (s-1)" in labels and "y" in labels
+
+
+def test_images_hold_the_fields_of_the_sample_and_errors_their_difference() -> None:
+    forecast, truth = pair(2)
+    images = [np.asarray(image.get_array()) for image in maps(plot.forecast(forecast, truth, sample=2))]
+    f, t = forecast["vorticity"].values[2], truth["vorticity"].values[2]
+    for image, field in zip(images, [*f, *t, *(f - t)], strict=True):
+        np.testing.assert_allclose(image, field, atol=1e-12)
+
+
+def test_a_picture_does_not_see_the_layout_of_its_files() -> None:
+    forecast, truth = pair(2)
+    turned = forecast.transpose("x", "lead_time", "y", "sample").isel(y=slice(None, None, -1))
+    for a, b in zip(maps(plot.forecast(forecast, truth)), maps(plot.forecast(turned, truth)), strict=True):
+        np.testing.assert_array_equal(a.get_array(), b.get_array())
+
+
+def test_forecast_and_truth_share_a_scale_symmetric_about_zero() -> None:
+    forecast, truth = pair(3)
+    limits = [image.get_clim() for image in maps(plot.forecast(10 * forecast, truth))]
+    assert len(set(limits[:6])) == 1 and limits[0][0] == -limits[0][1]
+    assert limits[0][1] == pytest.approx(float(abs(truth["vorticity"].isel(sample=0)).max()))
+    assert len(set(limits[6:])) == 1 and limits[6][0] == -limits[6][1] != limits[0][0]
+
+
+def test_an_unsigned_field_fills_its_scale() -> None:
+    forecast = np.exp(pair(2)[0].isel(sample=[0])).assign_attrs(geometry="periodic_plane")
+    low, high = maps(plot.forecast(forecast))[0].get_clim()
+    values = forecast["vorticity"].values
+    assert (low, high) == pytest.approx((values.min(), values.max()))
+
+
+def test_loose_points_are_dots_in_their_places() -> None:
+    forecast, truth = pair(2)
+    sensors = loose(forecast)
+    for figure in (
+        plot.forecast(sensors),
+        plot.forecast(sensors, truth),
+        plot.forecast(forecast, loose(truth)),
+    ):
+        dots = maps(figure)[0]
+        assert isinstance(dots, PathCollection)
+        drawn = np.column_stack([dots.get_offsets(), dots.get_array()])
+        held = np.column_stack([sensors["x"], sensors["y"], sensors["vorticity"].values[0, 0]])
+        np.testing.assert_allclose(drawn[np.lexsort(drawn.T)], held[np.lexsort(held.T)], atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_constant_fields_are_drawn(value: float, tmp_path: Path) -> None:
+    forecast, truth = (xr.full_like(ds.isel(sample=[0]), value) for ds in pair(1))
+    plot.save(plot.forecast(forecast), tmp_path / "alone.png")
+    plot.save(plot.forecast(forecast, truth), tmp_path / "compared.png")
+
+
+def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:
+    forecast, truth = pair(2)
+    gaps = truth.where(truth["x"] < 0.5)
+    figure = plot.forecast(forecast, gaps)
+    left_out = [np.ma.getmaskarray(image.get_array()) for image in maps(figure)[2:]]
+    assert all(mask[:, 3:].all() and not mask[:, :3].any() for mask in left_out)
+    plot.save(figure, tmp_path / "gaps.png")
+
+
+# --- error over lead time ------------------------------------------------------------------------
+
+
+def lines(figure: Figure) -> dict[str, np.ndarray]:
+    drawn = [line for axes in figure.axes for line in axes.lines]
+    return {str(line.get_label()): np.asarray(line.get_ydata()) for line in drawn}
+
+
+def test_the_curve_is_the_mean_of_the_metric_and_persistence_holds_the_first_frame() -> None:
+    forecast, truth = pair(4)
+    ahead = forecast.isel(lead_time=slice(1, None)).assign_attrs(start_time=5.0)
+    held = truth.isel(time=[0] * 4).assign_coords(time=truth["time"])
+    for drawn in (plot.forecast(ahead, truth), plot.curves(truth, {"forecast": ahead})):
+        curves = lines(drawn)
+        mean = metrics.relative_l2(ahead, truth)["vorticity"].mean("sample").values
+        np.testing.assert_allclose(curves["forecast"], mean)
+        still = metrics.relative_l2(held, truth)["vorticity"].mean("sample").values
+        np.testing.assert_allclose(curves["persistence"], still[1:])
+
+
+# --- several forecasts ---------------------------------------------------------------------------
+
+
+def test_a_triptych_has_a_row_for_each_forecast_and_marks_what_was_observed() -> None:
+    (forecast, truth), (worse, _) = pair(3), pair(3, noise=0.5)
+    sensors = loose(truth.isel(time=0))
+    states = {"full": truth.isel(time=0), "sensors": sensors}
+    figure = plot.triptych(truth, {"full": forecast, "sensors": worse}, 2.0, 1, states)
+    images = maps(figure)
+    assert len(images) == 6 and len(figure.axes) == 6 + 2
+    assert (
+        len({images[i].get_clim() for i in (0, 1, 3, 4)}) == len({images[i].get_clim() for i in (2, 5)}) == 1
+    )
+    np.testing.assert_allclose(images[4].get_array(), worse["vorticity"].values[1, 2], atol=1e-12)
+    marks = [len(axes.collections[1].get_offsets()) for axes in figure.axes[:6] if len(axes.collections) > 1]
+    assert marks == [9]
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+def test_what_is_not_there_is_not_drawn() -> None:
+    forecast, truth = pair(3)
+    for sample in (-1, 3):
+        for given in (None, truth):
+            with pytest.raises(UsageError, match=r"expected a sample from 0 to 2; came (-1|3)\.\nType"):
+                plot.forecast(forecast, given, sample)
+    with pytest.raises(UsageError, match=r"\(0, 1, 2\); came 9\.\nType lead_time=2"):
+        plot.triptych(truth, {"a": forecast}, 9.0)
+    with pytest.raises(UsageError, match="at least one forecast"):
+        plot.curves(truth, {})
+    with pytest.raises(DataError, match="variable to draw"):
+        plot.forecast(forecast.drop_vars("vorticity"))
+
+
+def test_nothing_in_common_is_told_as_match_tells_it() -> None:
+    forecast, truth = pair(3)
+    with pytest.raises(DataError, match="times in common"):
+        plot.forecast(forecast.assign_coords(lead_time=[0.25, 0.5, 0.75]), truth)
+    with pytest.raises(DataError, match="places in common"):
+        plot.forecast(forecast.assign_coords(x=forecast["x"] + 0.05), truth)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "head"), [("a.png", b"\x89PNG"), ("a.PDF", b"%PDF"), ("a.svg", b"<?xml")])
+def test_a_file_is_whole_and_alone(tmp_path: Path, name: str, head: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    plot.save(plot.curves(pair(2)[1], {"a": pair(2)[0]}), path)
+    assert path.read_bytes().startswith(head) and [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:
+    figure = plot.forecast(pair(1)[0])
+    for name in ("a.jpg", "a", "missing/a.png"):
+        with pytest.raises(UsageError):
+            plot.save(figure, tmp_path / name)
+    with pytest.raises(UsageError, match=r"png, pdf, svg; came 'a\.jpg'\.\nName it 'a\.png'"):
+        plot.save(figure, tmp_path / "a.jpg")
+
+    def fail(path: Path, **_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        plot.save(figure, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_picture_touches_the_global_state() -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    plot.forecast(*pair(2))
+    assert dict(matplotlib.rcParams) == before
