@@ -216,7 +216,7 @@ def _like(stored: Tensor, target: Tensor) -> Tensor:
 
 
 def train(data: Trajectories, directory: Path, budget: float, settings: Settings, resume: bool) -> None:
-    """Train for `budget` seconds in all, and save every minute.
+    """Train for `budget` CPU seconds in all (they do not run while others hold the core), saving every minute.
 
     A resumed run goes on where it was saved; `settings` are then those that it was started with.
     """
@@ -239,8 +239,8 @@ def train(data: Trajectories, directory: Path, budget: float, settings: Settings
     clock = time.monotonic() - record["seconds"]
     cpu_clock = time.process_time() - record["cpu_seconds"]
     shown = saved = record["seconds"]
-    while record["seconds"] < budget:
-        progress = record["seconds"] / budget
+    while record["cpu_seconds"] < budget:
+        progress = record["cpu_seconds"] / budget
         horizon = settings.horizon(progress)
         generator = torch.Generator().manual_seed(1_000_003 * settings.seed + record["steps"])
         window, forcing = data.batch(settings.batch, horizon, generator)
@@ -250,6 +250,7 @@ def train(data: Trajectories, directory: Path, budget: float, settings: Settings
             group["lr"] = settings.learning_rate(progress)
         optimiser.zero_grad()
         (torch.stack(losses).mean() / stepper.change_scale**2).backward()
+        torch.nn.utils.clip_grad_norm_(stepper.parameters(), 1.0)
         optimiser.step()
         record["steps"] += 1
         weight = max(0.02, 1 / record["steps"])
@@ -270,7 +271,7 @@ def progress_line(record: Mapping[str, Any], horizon: int) -> str:
     return (
         f"step {record['steps']}  horizon {horizon}  one-step mse {record['one_step_mse']:.2e}  "
         f"{record['steps'] / record['seconds']:.2f} steps/s  "
-        f"{max(0.0, record['budget'] - record['seconds']) / 60:.1f} min left"
+        f"{max(0.0, record['budget'] - record['cpu_seconds']) / 60:.1f} min left"
     )
 
 
@@ -289,7 +290,7 @@ def main() -> None:
     verb = verbs.add_parser("train", help="train on a file of trajectories")
     verb.add_argument("data", type=Path, metavar="DATA.nc")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
-    verb.add_argument("--budget", type=seconds, default=1200.0, help="wall-clock time, as in 20m (default)")
+    verb.add_argument("--budget", type=seconds, default=1200.0, help="CPU time, as in 20m (default)")
     verb.add_argument("--resume", action="store_true", help="go on with the run saved in DIR")
     arguments = parser.parse_args()
     directory = arguments.output

@@ -1,19 +1,19 @@
 """One safetensors file that rebuilds a whole Forecaster, or says why it cannot.
 
-The file holds the weights, the configuration and the model card (JSON in its metadata), and a
-*probe*: latents, and the field that the model decodes from them after a short rollout. A loaded
-model must forecast its own probe again, so a damaged file or an incompatible version is noticed
-before it is trusted. Nothing is unpickled.
+The file holds the weights, the configuration and the model card (JSON in its metadata), a *seal*
+(the SHA-256 of all tensors and of the rest of the metadata) and a *probe*: latents, and the field
+that the model decodes from them after a short rollout. The seal tells a damaged file; a loaded model
+must forecast its own probe again, which tells an incompatible version. Nothing is unpickled.
 """
 
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +27,7 @@ from pdeforecast.latents import Latents
 
 _FORMAT = "pdeforecast/1"
 _PROBE = "probe."
+_SEAL = "sha256"
 _TOLERANCE = 1e-3
 
 
@@ -50,20 +51,44 @@ def save(model: Forecaster, path: str | os.PathLike[str]) -> None:
 def write_tensors(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: str | os.PathLike[str]
 ) -> None:
-    """A safetensors file, written beside `path`, flushed to disk, then renamed."""
+    """A sealed safetensors file, whole or not at all."""
+    sealed = {**metadata, _SEAL: _seal(tensors, metadata)}
+    with replacing(path) as beside:
+        save_file(dict(tensors), beside, metadata=sealed)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new file beside `path`, for the time of a `with`; then flushed to disk and renamed to `path`.
+
+    If the `with` fails, `path` stays as it was and the new file is removed.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
     os.close(handle)
+    beside = Path(name)
     try:
-        save_file(dict(tensors), beside, metadata=dict(metadata))
+        yield beside
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(beside, 0o644)
         os.replace(beside, target)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
+
+
+def _seal(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """The SHA-256 of names, types, shapes and bytes of all tensors, and of the metadata but the seal."""
+    digest = hashlib.sha256()
+    said = sorted((key, value) for key, value in metadata.items() if key != _SEAL)
+    digest.update(json.dumps(said).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load(model: str | os.PathLike[str], device: str | torch.device = "cpu") -> Forecaster:
@@ -83,19 +108,23 @@ def load(model: str | os.PathLike[str], device: str | torch.device = "cpu") -> F
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"expected a model of this version in {path}; it does not fit: {_first_line(error)}.",
-            "Train it again with this version, or install the version named in its card.",
+            "Train it again with this version, or install the version that wrote it.",
         ) from error
     built.prepare()
     again = _probe(built, probe["contexts"])
-    if not torch.allclose(again, probe["values"], atol=_TOLERANCE * float(built.scale.max()), rtol=_TOLERANCE):
+    near = _TOLERANCE * float(built.scale.max())
+    # A model that diverges in its probe is still the model that was saved.
+    if not torch.allclose(again, probe["values"], atol=near, rtol=_TOLERANCE, equal_nan=True):
         worst = float((again - probe["values"]).abs().max())
         raise CheckpointError(
             f"expected {path} to repeat the probe forecast stored in it; it is off by {worst:.2g}.",
-            "The file is damaged, or was written by an incompatible version: fetch or train it again.",
+            "It was written by an incompatible version: fetch or train it again.",
         )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    built.identity = f"{path.stem if path.stem != 'model' else path.parent.name}@{digest}"
-    return built.to(device).eval()
+    # Not the hash of the file: in which order it keeps its metadata is left to chance.
+    name = path.stem if path.stem != "model" else path.absolute().parent.name
+    built.identity = f"{name}@{metadata[_SEAL][:12]}"
+    # What `prepare` computes does not follow the module to a device.
+    return built.to(device).prepare().eval()
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -104,6 +133,18 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, st
     Raises:
         CheckpointError: if it is absent, damaged or foreign.
     """
+    tensors, metadata = _unverified(path, kind)
+    if metadata.get(_SEAL) != _seal(tensors, metadata):
+        raise CheckpointError(
+            f"expected {path} as it was written; its {_SEAL} is "
+            f"{'another' if _SEAL in metadata else 'missing'}, so it was damaged or changed.",
+            "Fetch or train it again.",
+        )
+    return tensors, metadata
+
+
+def _unverified(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `read_tensors` returns, from a file whose seal has not been looked at."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -133,6 +174,11 @@ def _find(model: str | os.PathLike[str]) -> Path:
         return known[str(model)]
     path = Path(model)
     if path.is_dir():
+        if not (path / "model.safetensors").exists():
+            raise CheckpointError(
+                f"expected a run's folder; {path} holds no model.safetensors.",
+                "Wait until the run has saved one (after a minute), or give another folder.",
+            )
         path = path / "model.safetensors"
     if path.is_file():
         return path

@@ -10,18 +10,21 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+import xarray as xr
 from tqdm import tqdm
 
 from pdeforecast import checkpoint, generation, metrics, plot, run
-from pdeforecast.errors import DataError, ForecastError, UsageError
+from pdeforecast.errors import DataError, ForecastError, UsageError, nearest
+from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.pdes import PDES, make
 from pdeforecast.presets import PRESETS
+from pdeforecast.training import Progress
 from pdeforecast.trajectory import check_target, geometry_of, grid_dims, open_dataset, save_dataset
 
 
@@ -41,10 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0
     except KeyboardInterrupt:
-        print("interrupted; what was saved is intact.\nAdd `--resume` to go on.", file=sys.stderr)
+        print(
+            "interrupted; what was saved is intact.\nType it again (`train`: with `--resume`).",
+            file=sys.stderr,
+        )
         return 130
+    except (MemoryError, torch.OutOfMemoryError):
+        print("expected more memory.\nAsk for fewer points, lead times or samples at once.", file=sys.stderr)
+        return UsageError.exit_code
     except OSError as error:
-        print(f"expected to read and write files; {error}.\nFree the disk, or give another path.", file=sys.stderr)
+        print(
+            f"expected to read and write files; {error}.\nFree the disk, or give another path.",
+            file=sys.stderr,
+        )
         return DataError.exit_code
 
 
@@ -63,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     def verb(name: str, function: Any, help: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=help, description=help)
         made.set_defaults(verb=function)
-        made.add_argument("--seed", type=int, default=0, help="of every random choice (0)")
+        made.add_argument("--seed", type=seed, default=0, help="of every random choice (0)")
         made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
         return made
 
@@ -76,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     made = verb("generate", _generate, "Generate trajectories of an equation.")
     made.add_argument("equation", help=", ".join(PDES))
     made.add_argument("--samples", type=int, required=True)
-    made.add_argument("--split", default="train", help="train, validation or test: streams that share nothing")
+    made.add_argument(
+        "--split", default="train", help="train, validation or test: streams that share nothing"
+    )
     made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     _settings(made)
     output(made, "FILE.nc")
@@ -90,9 +104,10 @@ def _parser() -> argparse.ArgumentParser:
 
     made = verb("train", _train, "Train a model on trajectories.")
     made.add_argument("data", metavar="DATA.nc")
-    made.add_argument("--preset", default="default", help=", ".join(PRESETS))
+    made.add_argument("--preset", help=f"{', '.join(PRESETS)} (default)")
     made.add_argument("--budget", type=duration, help="such as 20m or 2h; 0 for the preset's steps")
-    made.add_argument("--resume", action="store_true", help="go on with the run in RUN_DIR")
+    made.add_argument("--geometry", metavar="NAME", help=f"{', '.join(GEOMETRIES)} (that of DATA.nc)")
+    made.add_argument("--resume", action="store_true", help="go on with the run in RUN_DIR, as it was begun")
     _settings(made)
     made.add_argument("-o", "--output", type=Path, required=True, metavar="RUN_DIR")
 
@@ -123,20 +138,31 @@ def _settings(made: argparse.ArgumentParser) -> None:
     made.add_argument("--set", action="append", default=[], metavar="key=value", help="change a parameter")
 
 
+_MOST_TIMES = 10**5
+"""More lead times than this are a slip of the pen."""
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to 2³¹ − 1."""
+    if not re.fullmatch(r"\d{1,10}", text) or int(text) >= 2**31:
+        raise UsageError(f"expected a seed from 0 to {2**31 - 1}; came {text!r}.", "Type `--seed 0`.")
+    return int(text)
+
+
 def lead_times(text: str) -> list[float]:
     """`start:stop:step` with stop included, or a comma list of real numbers."""
     try:
         if ":" in text:
             start, stop, step = (float(part) for part in text.split(":"))
             count = math.floor((stop - start) / step + 1e-9) + 1
-            times = [start + i * step for i in range(count)]
+            times = [start + i * step for i in range(count if count <= _MOST_TIMES else 0)]
         else:
             times = [float(part) for part in text.split(",")]
     except (ValueError, ZeroDivisionError, OverflowError):
         times = []
     if not times or not all(0 <= t < math.inf for t in times):
         raise UsageError(
-            f"expected lead times such as 0:19:1 or 0.5,1,7.3, all ≥ 0; came {text!r}.",
+            f"expected at most {_MOST_TIMES} lead times ≥ 0, such as 0:19:1 or 0.5,1,7.3; came {text!r}.",
             "Type `--lead-time 0:19:1`: start, stop (included) and step.",
         )
     return times
@@ -206,35 +232,63 @@ def _generate(options: argparse.Namespace) -> None:
 def _solve(options: argparse.Namespace) -> None:
     check_target(options.output, options.overwrite)
     pde = make(options.equation, _pairs(options.set))
-    solution = generation.solve_from(pde, open_dataset(options.state), options.lead_time, _provenance(options))
+    solution = generation.solve_from(
+        pde, open_dataset(options.state), options.lead_time, _provenance(options)
+    )
     save_dataset(solution, options.output, options.overwrite)
 
 
 def _train(options: argparse.Namespace) -> None:
-    if options.preset not in PRESETS:
-        raise UsageError(
-            f"expected a preset among {', '.join(PRESETS)}; came {options.preset!r}.", "Type `--preset default`."
-        )
-    preset = PRESETS[options.preset]
-    settings = {"training.seed": str(options.seed), **_pairs(options.set)}
     ds = open_dataset(options.data)
-    if options.resume:
-        progress = run.resume(options.output)
-    else:
-        progress = run.begin(options.output, ds, geometry_of(ds), preset, settings)
-    progress.model.card.update({"data": dict(_plain(ds.attrs)), "device": _device(options), **_provenance(options)})
-    progress.to(_device(options))
+    progress, budget = (_resumed if options.resume else _begun)(options, ds)
+    device = _device(options)
+    progress.model.card.update({"data": _plain(ds.attrs), "device": device, **_provenance(options)})
+    progress.to(device)
     data = run.trajectories(ds, progress.model)
-    budget = preset.budget if options.budget is None else options.budget
     with tqdm(unit="step", disable=None) as bar:
         average = math.nan
         for report in run.go(progress, data, options.output, budget):
-            average = report.loss if report.step == 1 or math.isnan(average) else 0.98 * average + 0.02 * report.loss
+            average = (
+                report.loss
+                if report.step == 1 or math.isnan(average)
+                else 0.98 * average + 0.02 * report.loss
+            )
             bar.total, bar.n = report.steps, report.step
             bar.set_description(report.phase, refresh=False)
             bar.set_postfix(loss=f"{average:.3g}", horizon=report.horizon, refresh=False)
             bar.update(0)
     print(f"trained: {options.output / 'model.safetensors'}")
+
+
+def _begun(options: argparse.Namespace, ds: xr.Dataset) -> tuple[Progress, float]:
+    """A new run and its budget."""
+    preset = PRESETS[_one_of(PRESETS, options.preset or "default", "preset")]
+    geometry = geometry_of(ds)
+    if options.geometry is not None:
+        geometry = GEOMETRIES[_one_of(GEOMETRIES, options.geometry, "geometry")]
+    settings = {"training.seed": str(options.seed), **_pairs(options.set)}
+    progress = run.begin(options.output, ds, geometry, preset, settings)
+    return progress, preset.budget if options.budget is None else options.budget
+
+
+def _resumed(options: argparse.Namespace, ds: xr.Dataset) -> tuple[Progress, float]:
+    """The run in the output folder and its budget, which no option changes."""
+    for name in ("preset", "geometry", "budget", "set"):
+        if getattr(options, name) not in (None, []):
+            raise UsageError(
+                f"expected `--resume` without `--{name}`; a run goes on as it was begun.",
+                f"Leave out `--{name}`, or begin another run without `--resume`.",
+            )
+    return run.resume(options.output), run.budget_of(options.output)
+
+
+def _one_of(known: Collection[str], name: str, role: str) -> str:
+    if name in known:
+        return name
+    raise UsageError(
+        f"expected a {role} among {', '.join(known)}; came {name!r}.",
+        f"Type `--{role} {nearest(name, known) or next(iter(known))}`.",
+    )
 
 
 def _plain(attrs: dict[Any, Any]) -> dict[str, Any]:
@@ -267,9 +321,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.output is None:
         print(text)
     else:
-        beside = options.output.with_name(f".{options.output.name}.part")
-        beside.write_text(text + "\n")
-        beside.replace(options.output)
+        with checkpoint.replacing(options.output) as beside:
+            beside.write_text(text + "\n")
 
 
 def _plot(options: argparse.Namespace) -> None:

@@ -1,8 +1,9 @@
 """What a Forecaster is made of: frozen, with no field that changes nothing."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from pdeforecast.errors import UsageError, nearest
@@ -122,43 +123,66 @@ def from_dict(plain: Mapping[str, Any]) -> ForecasterConfig:
     )
 
 
-def override(config: Any, settings: Mapping[str, str], prefix: str = "") -> Any:
+_MAY_BE_ZERO = frozenset(
+    {"neighbours", "degree", "blocks", "seed", "steps", "field_steps", "dynamics_steps", "joint_steps", "ema"}
+)
+"""Settings whose zero means something: all, none."""
+
+
+def override(config: Any, settings: Mapping[str, str]) -> Any:
     """A dataclass with some fields replaced by parsed `--set key=value` strings.
 
     Keys of nested configurations are written with dots, as in `dynamics.hidden=96`.
 
     Raises:
-        UsageError: for an unknown key (the nearest one is named) or a value of another type.
+        UsageError: for an unknown key (the nearest one is named) or a value that means nothing.
     """
-    by_head: dict[str, dict[str, str]] = {}
-    for key, value in settings.items():
-        head, _, rest = key.partition(".")
-        by_head.setdefault(head, {})[rest] = value
-    known = {f.name: getattr(config, f.name) for f in fields(config)}
-    changes: dict[str, Any] = {}
-    for head, inner in by_head.items():
-        if head not in known:
-            near = nearest(head, known)
+    known = _leaves(config)
+    for key, text in settings.items():
+        if key not in known:
             raise UsageError(
-                f"expected a setting among {', '.join(prefix + k for k in known)}; came {prefix + head!r}.",
-                f"Type `--set {prefix}{near or next(iter(known))}=…`.",
+                f"expected a setting among {', '.join(known)}; came {key!r}.",
+                f"Type `--set {nearest(key, known) or next(iter(known))}={text}`.",
             )
-        if "" in inner:
-            changes[head] = _parse(prefix + head, inner[""], known[head])
-        else:
-            changes[head] = override(known[head], inner, f"{prefix}{head}.")
-    return replace(config, **changes)
+        config = _replaced(config, key.split("."), _parse(key, text, known[key]))
+    return config
+
+
+def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every field that is no dataclass itself, with its dotted name."""
+    found: dict[str, Any] = {}
+    for field in fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        found |= _leaves(value, f"{name}.") if is_dataclass(value) else {name: value}
+    return found
+
+
+def _replaced(config: Any, path: Sequence[str], value: Any) -> Any:
+    head, *rest = path
+    return replace(config, **{head: _replaced(getattr(config, head), rest, value) if rest else value})
 
 
 def _parse(key: str, text: str, current: Any) -> Any:
+    """`text` as a value of the kind of `current`: true or false, or a number in its range."""
     kind = type(current)
+    zero = key.rpartition(".")[2] in _MAY_BE_ZERO
+    if kind is bool:
+        expected = "true or false"
+        value = {"true": True, "false": False, "1": True, "0": False}.get(text.lower())
+        sound = value is not None
+    else:
+        expected = f"a {'whole ' if kind is int else ''}number {'≥' if zero else '>'} 0"
+        value = _number(text, kind)
+        sound = math.isfinite(value) and (value > 0 or (zero and value == 0))
+    if not sound:
+        raise UsageError(
+            f"expected {expected} as {key}; came {text!r}.", f"Type `--set {key}={current}`, for example."
+        )
+    return value
+
+
+def _number(text: str, kind: type) -> Any:
     try:
-        if kind is bool:
-            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-        if kind in (int, float, str):
-            return kind(text)
-    except (KeyError, ValueError):
-        pass
-    raise UsageError(
-        f"expected a {kind.__name__} as {key}; came {text!r}.", f"Type `--set {key}={current}`, for example."
-    )
+        return kind(text)
+    except ValueError:
+        return math.nan

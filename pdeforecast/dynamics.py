@@ -133,12 +133,13 @@ class LatentDynamics(nn.Module):
             nn.Linear(2 * _FEATURES, 2 * _FEATURES), nn.GELU(), nn.Linear(2 * _FEATURES, _FEATURES)
         )
         widths = [hidden] * (2 * blocks + 1) + [inputs]
-        self.kernels = nn.ModuleList(nn.Linear(_FEATURES, width, bias=False) for width in widths)
+        kernels = [nn.Linear(_FEATURES, width, bias=False) for width in widths]
+        self.kernels = nn.ModuleList(kernels)
         self.stem = nn.Linear(inputs, hidden)
         self.blocks = nn.ModuleList(Product(hidden) for _ in range(blocks))
         self.context_head = nn.Linear(hidden + inputs, context_dim)
         self.pose_head = nn.Linear(hidden + inputs, geometry.dim) if moving else None
-        for kernel in self.kernels:
+        for kernel in kernels:
             nn.init.normal_(kernel.weight, std=_FEATURES**-0.5)
         for head in filter(None, (self.context_head, self.pose_head)):
             nn.init.zeros_(head.weight)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
@@ -12,23 +13,28 @@ from pdeforecast.dynamics import LatentDynamics
 from pdeforecast.encoder import MetaSGD
 from pdeforecast.errors import DataError, DivergedError, UsageError
 from pdeforecast.field import EquivariantField
-from pdeforecast.geometry import GEOMETRIES
+from pdeforecast.geometry import GEOMETRIES, Geometry
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.preconditioner import PreconditionedSGD
 from pdeforecast.rollout import Surroundings, rollout
 from pdeforecast.trajectory import (
+    Samples,
     axes_of,
+    check,
     default_axes,
     grid_dims,
     grid_points,
     is_grid,
     samples,
+    times_of,
     to_dataset,
 )
 
 _CHUNK = 4096
 """Points decoded at once: bounds memory whatever is asked for."""
+_PAIRS = 2**18
+"""Pairs of a point and a state decoded at once by a field whose every pair costs memory."""
 _STATIC = LinearFieldConfig()
 """How static fields are held, whatever the field of the states."""
 
@@ -53,7 +59,6 @@ class Forecaster(nn.Module):
         self.config = config
         self.geometry = GEOMETRIES[config.geometry]
         self.encoder = _encoder(config)
-        self.field = self.encoder.field
         latents = config.field.latents
         static_field = _linear_field(self.geometry, max(len(config.statics), 1), _STATIC)
         self.static_encoder = PreconditionedSGD(static_field, _STATIC.latents, _STATIC.window)
@@ -73,6 +78,11 @@ class Forecaster(nn.Module):
         self.card: dict[str, Any] = {}
         self.identity = ""
 
+    @property
+    def field(self) -> LinearField | EquivariantField:
+        """How states are represented: the encoder's, whose weights are stored once."""
+        return self.encoder.field
+
     def prepare(self) -> "Forecaster":
         """Computes what follows from the weights: the projection of the dynamics."""
         if isinstance(self.encoder, PreconditionedSGD) and not self.config.dynamics.moving:
@@ -90,16 +100,19 @@ class Forecaster(nn.Module):
 
     def encode(self, points: Tensor, values: Tensor, variance: Tensor | None = None) -> Latents:
         """Observed values (batch, M, V), NaN where not observed, at points (M, d) → latents."""
+        # The exact step works in float64, networks in the type of their weights.
+        like = self.mean.double() if self.field.linear else self.mean
+        values = values.to(like)
         normal = (values - self.mean) / self.scale
-        error = None if variance is None else variance / self.scale**2
-        latents = self.encoder(points.to(self.mean.device), normal, error)
+        error = None if variance is None else variance.to(like) / self.scale**2
+        latents = self.encoder(points.to(like), normal, error)
         return latents.map(lambda tensor: tensor.to(self.mean.dtype))
 
     def surroundings(self, points: Tensor, statics: Tensor) -> Surroundings:
         """Static fields, known as values (batch or 1, M, statics) at points, as poses see them."""
         if not self.config.statics:
             return lambda poses: poses.new_zeros(1, poses.shape[-2], 0).to(self.mean)
-        held = self.static_encoder(points.to(self.mean.device), statics)
+        held = self.static_encoder(points.to(self.mean.device), statics.to(self.mean.device))
         offsets = _stencil(self.geometry.dim) * self.geometry.spacing(self.config.field.latents)
 
         def read(poses: Tensor) -> Tensor:
@@ -117,10 +130,11 @@ class Forecaster(nn.Module):
         """The fields of T × batch states at points (M, d): (batch, T, M, V), in bounded memory."""
         batch = states[0].contexts.shape[0]
         poses = states[0].poses
-        if any(state.poses is not poses for state in states):
+        if not states[0].shared or any(state.poses is not poses for state in states):
             poses = torch.cat([state.poses.expand(batch, -1, -1) for state in states])
         many = Latents(poses, torch.cat([state.contexts for state in states]), states[0].windows)
-        pieces = [self.field(chunk.to(self.mean), many) for chunk in points.split(_CHUNK)]
+        size = _CHUNK if self.field.linear else max(1, min(_CHUNK, _PAIRS // len(many.contexts)))
+        pieces = [self.field(chunk.to(self.mean), many) for chunk in points.split(size)]
         values = torch.cat(pieces, dim=1) * self.scale + self.mean
         return values.unflatten(0, (len(states), batch)).transpose(0, 1)
 
@@ -134,8 +148,12 @@ class Forecaster(nn.Module):
     ) -> xr.Dataset:
         """The forecast from `state` at every lead time, as a Dataset.
 
+        It keeps the units of `state`, its samples' labels, and its time, if it has one, as the
+        attribute `start_time`.
+
         Args:
             state: a full grid, a grid with NaN gaps, or loose sensors; of several times, the first.
+                Static fields lie at the same points, or, beside loose sensors, on the default grid.
             lead_time: any real numbers ≥ 0, in the unit of the training data; 0 is the
                 reconstruction.
             grid: the size of each axis of the forecast's grid; by default the points are those of
@@ -149,45 +167,58 @@ class Forecaster(nn.Module):
         """
         times = _lead_times(lead_time)
         seen = samples(state, self.geometry, self.config.variables)
-        axes, points = self._targets(state if like is None else like, grid)
+        around = self._statics(state, len(seen.values))
+        axes, points, on_grid = self._targets(state, grid, like)
         latents = self.encode(seen.points, seen.values, seen.variance)
         order = sorted(set(times))
-        path = self.rollout(latents, self._statics(state), order)
+        path = self.rollout(latents, around, order)
         values = self.decode(points, [path[order.index(t)] for t in times])
         if not values.isfinite().all():
+            trained = self.card.get("horizon", "an unknown time")
             raise DivergedError(
                 f"the forecast left the finite numbers before lead time {max(times):g}.",
-                f"Ask for shorter lead times; this model was trained to {self.card.get('horizon', 'its own')}.",
+                f"Ask for shorter lead times; the model's training data reach to {trained}.",
             )
-        shape = (len(values), len(times), *(len(axis) for axis in axes.values()), len(self.config.variables))
-        fields = values if "point" in axes else values.view(shape)
-        places = {name: axis for name, axis in axes.items() if name != "point"}
-        return to_dataset(
-            fields,
+        forecast = to_dataset(
+            values.unflatten(2, [len(axis) for axis in axes.values()]) if on_grid else values,
             self.geometry,
-            self.config.variables,
-            places,
+            {name: state[name].attrs.get("units", unit) for name, unit in self.config.variables.items()},
+            axes,
             times,
             time_unit=self.config.time_unit,
-            attrs={"model": self.identity},
+            attrs={"model": self.identity, **_start_time(state)},
         )
+        labels = {"sample": np.atleast_1d(state["sample"].values)} if "sample" in state.coords else {}
+        return forecast.assign_coords(labels)
 
-    def _statics(self, state: xr.Dataset) -> Surroundings:
+    def _statics(self, state: xr.Dataset, count: int) -> Surroundings:
+        """The static fields around `count` states."""
         if not self.config.statics:
             return self.surroundings(torch.empty(0), torch.empty(0))
-        found = samples(state, self.geometry, self.config.statics)
+        found = static_samples(state, self.geometry, self.config.statics)
+        if len(found.values) not in (1, count):
+            raise DataError(
+                f"expected as many states as static fields; came {count} and {len(found.values)}.",
+                f"Choose one: `ds['{next(iter(self.config.statics))}'].isel(sample=0)`.",
+            )
         return self.surroundings(found.points, found.values)
 
-    def _targets(self, ds: xr.Dataset, grid: Mapping[str, int] | None) -> tuple[dict[str, Any], Tensor]:
-        """The axes of the forecast, and its points (M, d)."""
+    def _targets(
+        self, state: xr.Dataset, grid: Mapping[str, int] | None, like: xr.Dataset | None
+    ) -> tuple[dict[str, Any], Tensor, bool]:
+        """The axes of the forecast, its points (M, d), and whether they are a grid."""
+        if grid is not None and like is not None:
+            raise UsageError("expected `grid` or `like`; came both.", "Leave one of them out.")
         if grid is not None:
-            axes = default_axes(self.geometry, grid)
-            return axes, grid_points(self.geometry, axes)
-        axes = axes_of(ds, self.geometry)
+            axes: dict[str, Any] = dict(default_axes(self.geometry, grid))
+            return axes, grid_points(self.geometry, axes), True
+        if like is not None:
+            check(like, self.geometry, {})
+        ds = state if like is None else like
+        axes = dict(axes_of(ds, self.geometry))
         if is_grid(ds, self.geometry):
-            return axes, grid_points(self.geometry, axes)
-        points = torch.stack([axes[name] for name in self.geometry.coordinates], dim=-1)
-        return {**axes, "point": points}, points
+            return axes, grid_points(self.geometry, axes), True
+        return axes, torch.stack([axes[name] for name in self.geometry.coordinates], dim=-1), False
 
 
 _STENCIL = 4
@@ -198,6 +229,28 @@ def _stencil(dim: int) -> Tensor:
     """Offsets (STENCIL^dim, dim) from a pose, in units of the lattice spacing."""
     axis = (torch.arange(_STENCIL, dtype=torch.float64) + 0.5) / _STENCIL - 0.5
     return torch.stack(torch.meshgrid(*[axis] * dim, indexing="ij"), dim=-1).view(-1, dim)
+
+
+def static_samples(ds: xr.Dataset, geometry: Geometry, statics: Mapping[str, str]) -> Samples:
+    """Static fields at the points of `ds`, or, beside loose sensors, on a default grid of their own.
+
+    Raises:
+        DataError: as `trajectory.check` does.
+    """
+    dims = grid_dims(geometry)
+    own = [name for name in statics if name in ds.data_vars and set(dims) <= set(ds[name].dims)]
+    if len(own) == len(statics) and not is_grid(ds, geometry):
+        ds = ds[own].drop_vars(dims, errors="ignore")
+        ds = ds.assign_coords(default_axes(geometry, {name: ds.sizes[name] for name in dims}))
+    return samples(ds, geometry, statics)
+
+
+def _start_time(state: xr.Dataset) -> dict[str, float]:
+    """The time of a state, as the attribute that `trajectory.match` reads; none if it has no time."""
+    time = state.coords.get("time")
+    if time is None or time.dims not in ((), ("time",)) or time.dtype.kind not in "fium":
+        return {}
+    return {"start_time": times_of(xr.Dataset(coords={"time": np.atleast_1d(time.values)}))[0]}
 
 
 def _lead_times(lead_time: Sequence[float]) -> list[float]:

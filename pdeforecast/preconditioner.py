@@ -15,6 +15,8 @@ R. S depends on two latents through their relative pose pᵢ⁻¹pⱼ alone, whi
 equivariant prior may know: on the lattice of a torus it is block-circulant.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,8 @@ from pdeforecast.linear_field import LinearField
 
 _JITTER = 1e-9
 """Added to the prior, in units of its mean variance, so that its Cholesky factor exists."""
+_LEAST_NOISE = 1e-12
+"""The least learned noise: a field that holds its data exactly must not divide by zero."""
 
 
 class PreconditionedSGD(nn.Module):
@@ -56,14 +60,18 @@ class PreconditionedSGD(nn.Module):
         widths = torch.full((latents,), window * geometry.spacing(latents), dtype=torch.float64)
         relation = _relations(geometry, poses)
         blocks = torch.zeros(v, int(relation.max()) + 1, f, f, dtype=torch.float64)
-        blocks[:, relation[0, 0]] = torch.eye(f, dtype=torch.float64)
+        blocks[:, relation.diagonal()] = torch.eye(f, dtype=torch.float64)
         self.register_buffer("poses", poses, persistent=False)
         self.register_buffer("windows", widths, persistent=False)
         self.register_buffer("relation", relation, persistent=False)
         self.register_buffer("initial", torch.zeros(v, f, dtype=torch.float64))
         self.register_buffer("covariance", blocks)
         self.register_buffer("noise", torch.full((v,), 1e-6, dtype=torch.float64))
-        self._last: tuple[tuple[Tensor, Tensor, int], _Step] | None = None
+        self._last: dict[int, tuple[tuple[Tensor, ...], _Step]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The kept steps hold sparse tensors, which cannot be copied.
+        return {**self.__dict__, "_last": {}}
 
     def forward(self, points: Tensor, values: Tensor, variance: Tensor | None = None) -> Latents:
         """The most likely latents of each state of a batch.
@@ -88,11 +96,14 @@ class PreconditionedSGD(nn.Module):
         """Contexts (batch, N, functions); states observed alike share one factorisation."""
         error = self.noise[v] + (torch.zeros_like(values) if variance is None else variance.double())
         error = error.where(~values.isnan(), torch.inf)
-        patterns, member = error.unique(dim=0, return_inverse=True)
         latents = self.poses.shape[0]
         start = self.initial[v].repeat(latents)
         contexts = start.repeat(len(values), 1)
-        for i, pattern in enumerate(patterns):
+        if not error.isfinite().any():
+            return contexts.unflatten(-1, (latents, -1))
+        member = error.detach().unique(dim=0, return_inverse=True)[1]
+        for i in range(int(member.max()) + 1):
+            pattern = error[member == i][0]
             seen = pattern.isfinite()
             if seen.any():
                 step = self._step(v, points[seen], pattern[seen])
@@ -100,13 +111,16 @@ class PreconditionedSGD(nn.Module):
         return contexts.unflatten(-1, (latents, -1))
 
     def _step(self, v: int, points: Tensor, error: Tensor) -> "_Step":
-        """The step for observations at `points`; the last one is kept, for a series of states."""
-        key = (points, error, v)
-        if self._last is not None and _alike(self._last[0], key):
-            return self._last[1]
+        """The step for observations at `points`; each variable's last is kept, for a series of states."""
+        key = (points, error, self.covariance[v])
+        differentiable = any(tensor.requires_grad for tensor in key)
+        kept = self._last.get(v)
+        if kept is not None and not differentiable and _alike(kept[0], key):
+            return kept[1]
         design = self.field.design(points, self.poses, self.windows)
         step = _Step(design, self.prior_factor(v), error.rsqrt())
-        self._last = (key, step)
+        if not differentiable:
+            self._last[v] = (tuple(tensor.clone() for tensor in key), step)
         return step
 
     def prior_factor(self, v: int) -> Tensor:
@@ -114,7 +128,7 @@ class PreconditionedSGD(nn.Module):
         blocks = self.covariance[v][self.relation]
         prior = blocks.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
         prior = 0.5 * (prior + prior.T)
-        jitter = _JITTER * prior.diagonal().mean()
+        jitter = _JITTER * prior.diagonal().mean() + _LEAST_NOISE**2
         return torch.linalg.cholesky(prior + jitter * torch.eye(len(prior)).to(prior))
 
     def learn_prior(self, contexts: Tensor, residual: Tensor) -> None:
@@ -134,12 +148,11 @@ class PreconditionedSGD(nn.Module):
         member = torch.nn.functional.one_hot(self.relation.flatten(), relations).double()
         for v in range(self.field.channels):
             columns = centred[:, :, v].flatten(1)
-            full = (columns.T @ columns / len(columns)).unflatten(0, self.poses.shape[:1] + (-1,))
-            pairs = full.unflatten(-1, self.poses.shape[:1] + (-1,)).permute(0, 2, 1, 3).flatten(0, 1)
+            full = (columns.T @ columns / len(columns)).unflatten(0, (len(self.poses), -1))
+            pairs = full.unflatten(-1, (len(self.poses), -1)).permute(0, 2, 1, 3).flatten(0, 1)
             mean = torch.einsum("pr,pfg->rfg", member, pairs) / member.sum(0)[:, None, None]
             self.covariance[v].copy_(mean)
-        self.noise.copy_(residual.double().square().mean((0, 1)))
-        self._last = None
+        self.noise.copy_(residual.double().square().nanmean((0, 1)).clamp_min(_LEAST_NOISE))
 
     def visible(self) -> Tensor:
         """Π (channels, N·F, N·F): encode what the field shows of a context vector.
@@ -148,13 +161,15 @@ class PreconditionedSGD(nn.Module):
         allows; dynamics restricted to them cannot feed on components that no field value depends on.
         """
         geometry = self.field.geometry
-        points = geometry.place(geometry.lattice(64 * len(self.poses)))
+        points = geometry.place(geometry.lattice(64 * len(self.poses))).to(self.poses.device)
         design = self.field.design(points, self.poses, self.windows)
         shown = design.to_dense().T
         return torch.stack(
             [
                 _Step(design, factor, noise.rsqrt().expand(len(points)))(shown, torch.zeros_like(factor[0])).T
-                for noise, factor in zip(self.noise, map(self.prior_factor, range(len(self.noise))), strict=True)
+                for noise, factor in zip(
+                    self.noise, map(self.prior_factor, range(len(self.noise))), strict=True
+                )
             ]
         )
 
@@ -182,8 +197,8 @@ class _Step:
         return (self.factor @ white).T
 
 
-def _alike(a: tuple[Tensor, Tensor, int], b: tuple[Tensor, Tensor, int]) -> bool:
-    return a[2] == b[2] and torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+def _alike(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
+    return all(x.device == y.device and torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def _relations(geometry: Geometry, poses: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Poses are integrated in ambient coordinates, in which the group acts affinely, with ṗ the body-frame
 velocity carried there; so every Runge–Kutta step commutes with the group exactly, and poses are
-projected back onto their manifold at the requested times.
+projected back onto their manifold at the requested times. An adaptive method chooses its steps by the
+absolute error of poses, for their size depends on where the world lies.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ def rollout(
     step: float = 0.25,
     tolerance: float = 1e-6,
 ) -> list[Latents]:
-    """The latents at each of the non-decreasing `times` ≥ 0; `latents` are at time 0.
+    """The latents at each of `times`, in any order; `latents` are at time 0.
 
     Args:
         surroundings: reads static fields at poses.
@@ -37,7 +38,12 @@ def rollout(
             times into equal steps no longer than `step`, so requested times are hit exactly.
         step: the longest step of a fixed-step method, in time units.
         tolerance: relative and absolute tolerance of an adaptive method.
+
+    Raises:
+        ValueError: if a time is negative.
     """
+    if min(times, default=0.0) < 0:
+        raise ValueError(f"latents are rolled out to times ≥ 0; {min(times)} is none.")
     grid = sorted({0.0, *times})
     if len(grid) == 1:
         return [latents for _ in times]
@@ -53,12 +59,13 @@ def rollout(
         return change, dynamics.geometry.carry(poses, body)
 
     batch = latents.contexts.shape[0]
-    start = (latents.contexts,)
+    start: tuple[Tensor, ...] = (latents.contexts,)
     if moving:
         start = (latents.contexts, latents.poses.to(latents.contexts).expand(batch, -1, -1))
+    relative = (tolerance, 0.0)[: len(start)]
     options = {} if method in _ADAPTIVE else {"grid_constructor": lambda f, y, t: _steps(t, step)}
     at = torch.tensor(grid, dtype=torch.float64, device=latents.contexts.device)
-    path = odeint(velocity, start, at, method=method, rtol=tolerance, atol=tolerance, options=options)
+    path = odeint(velocity, start, at, method=method, rtol=relative, atol=tolerance, options=options)
     where = {time: i for i, time in enumerate(grid)}
     poses = dynamics.geometry.project(path[1]) if moving else None
     return [

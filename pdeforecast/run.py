@@ -1,30 +1,32 @@
 """A training run: a folder that survives interruptions.
 
-    run.json                what was asked for, and the schedule that was planned
-    progress.safetensors    everything a resumed run needs
-    model.safetensors       the averaged model so far: usable at any time
-    log.csv                 a line per step
+run.json                what was asked for, and the schedule that was planned
+progress.safetensors    everything a resumed run needs
+model.safetensors       the averaged model so far: usable at any time
+log.csv                 a line per step: phase, step, frames rolled through, loss, seconds
 """
 
 import fcntl
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 import xarray as xr
 
-from pdeforecast.checkpoint import read_tensors, save, write_tensors
+from pdeforecast.checkpoint import read_tensors, replacing, save, write_tensors
 from pdeforecast.config import ForecasterConfig, from_dict, override, to_dict
 from pdeforecast.errors import CheckpointError, DataError, UsageError
-from pdeforecast.forecaster import Forecaster
+from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.geometry import Geometry
 from pdeforecast.presets import Preset
-from pdeforecast.training import Progress, Report, TrainingConfig, Trajectories, train
+from pdeforecast.training import PHASES, Progress, Report, TrainingConfig, Trajectories, train
 from pdeforecast.trajectory import trajectory_values
 
 _FORMAT = "pdeforecast-run/1"
@@ -47,8 +49,11 @@ def begin(
     """A new run in `folder` on the trajectories `ds`.
 
     Raises:
-        UsageError: if the folder holds a run already, or a setting is unknown.
+        UsageError: if the folder holds a run already, or a setting is unknown or means nothing.
+        DataError: if `ds` has nothing to learn.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"expected a folder; {folder} is a file.", "Give another folder with `-o`.")
     if (folder / "run.json").exists():
         raise UsageError(
             f"expected a new folder; {folder} holds a run.", "Add `--resume`, or give another folder."
@@ -64,8 +69,16 @@ def begin(
         field=chosen.field,
         dynamics=chosen.dynamics,
     )
-    torch.manual_seed(chosen.training.seed)
-    return Progress(Forecaster(config), chosen.training)
+    try:
+        return Progress(_initial(config, chosen.training), chosen.training)
+    except ValueError as error:
+        raise UsageError(f"expected a model that can be built; {error}", "Mend that `--set`.") from error
+
+
+def _initial(config: ForecasterConfig, training: TrainingConfig) -> Forecaster:
+    """The model before its first step: random weights that depend on the seed alone."""
+    torch.manual_seed(training.seed)
+    return Forecaster(config)
 
 
 def resume(folder: Path) -> Progress:
@@ -76,20 +89,31 @@ def resume(folder: Path) -> Progress:
     """
     try:
         stored = json.loads((folder / "run.json").read_text())
-        model = Forecaster(from_dict(stored["model"]))
         config = TrainingConfig(**stored["training"])
+        model = _initial(from_dict(stored["model"]), config)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"expected a run in {folder}; its run.json cannot be read: {error}.",
+            f"expected a run in {folder}; its run.json cannot be read ({error}).",
             "Start without `--resume`, or give the folder of a run.",
         ) from error
     progress = Progress(model, config)
     if (folder / "progress.safetensors").exists():
         tensors, metadata = read_tensors(folder / "progress.safetensors", _FORMAT)
-        progress.config = TrainingConfig(**json.loads(metadata["training"]))
-        model.card = json.loads(metadata["card"])
-        progress.load(metadata["phase"], int(metadata["step"]), tensors)
+        try:
+            progress.config = TrainingConfig(**json.loads(metadata["training"]))
+            model.card = json.loads(metadata["card"])
+            progress.load(metadata["phase"], int(metadata["step"]), tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"expected the progress of the run in {folder}; it does not fit its run.json.",
+                "Train anew in another folder, or with the version that began the run.",
+            ) from error
     return progress
+
+
+def budget_of(folder: Path) -> float:
+    """The seconds that the run in `folder` was given; 0 for exactly the steps of its configuration."""
+    return float(json.loads((folder / "run.json").read_text()).get("budget", 0.0))
 
 
 def trajectories(ds: xr.Dataset, model: Forecaster) -> Trajectories:
@@ -101,18 +125,22 @@ def trajectories(ds: xr.Dataset, model: Forecaster) -> Trajectories:
             f"expected trajectories of at least two times; came {len(times)}.",
             "Give a file with a time dimension, such as `pdeforecast generate` writes.",
         )
+    if any(after <= before for before, after in pairwise(times)):
+        raise DataError(
+            "expected times in ascending order, each once; these are not.",
+            "Sort them: `ds = ds.sortby('time').drop_duplicates('time')`.",
+        )
     static_points, statics = points[:0], torch.zeros(1, 0, 0)
     if config.statics:
-        _, static_points, fields = trajectory_values(
-            ds[list(config.statics)], model.geometry, config.statics
-        )
-        statics = fields[:, 0].double()
+        held = static_samples(ds, model.geometry, config.statics)
+        static_points, statics = held.points, held.values.double()
     return Trajectories(tuple(times), points, values, static_points, statics)
 
 
 def fields_of(ds: xr.Dataset) -> tuple[dict[str, str], dict[str, str]]:
     """Evolving variables and static fields of `ds`, with their units."""
-    evolving, static = {}, {}
+    evolving: dict[str, str] = {}
+    static: dict[str, str] = {}
     for name, array in ds.data_vars.items():
         if array.dtype.kind != "f" or str(name).endswith("_variance"):
             continue
@@ -135,32 +163,77 @@ def go(progress: Progress, data: Trajectories, folder: Path, budget: float) -> I
 
     Raises:
         UsageError: if another process trains in the folder.
+        DivergedError: as `train` does.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        if not (folder / "run.json").exists():
-            stored = {"model": to_dict(progress.model.config), "training": asdict(progress.config)}
-            (folder / "run.json").write_text(json.dumps(stored, indent=1))
+        _prepare(folder, progress, budget)
         before = progress.model.card.get("seconds", 0.0)
         start = saved = time.monotonic()
-        planned = budget == 0 or progress.model.card.get("planned", False)
-        marks: dict[int, float] = {}
+        planner = _Planner(progress, budget - before, len(data.times) - 1) if budget else None
         with open(folder / "log.csv", "a", buffering=1) as log:
             for report in train(progress, data):
                 now = time.monotonic()
-                log.write(f"{report.phase},{report.step},{report.horizon},{report.loss:.6g},{now - start:.1f}\n")
-                if report.phase == "dynamics" and not planned:
-                    marks[report.step] = now
-                    if report.step == _MEASURED_STEPS:
-                        first = (now - marks[_MEASURED_STEPS // 2]) / (_MEASURED_STEPS - _MEASURED_STEPS // 2)
-                        left = budget - (now - start)
-                        progress.config = progress.config.within(left, first, len(data.times) - 1)
-                        progress.model.card["planned"] = planned = True
+                spent = before + now - start
+                log.write(f"{report.phase},{report.step},{report.horizon},{report.loss:.6g},{spent:.1f}\n")
+                if planner is not None:
+                    planner.see(report, now - start)
                 if now - saved > _SAVE_EVERY:
-                    _save(progress, data, folder, before + now - start)
+                    _save(progress, data, folder, spent)
                     saved = time.monotonic()
                 yield report
         _save(progress, data, folder, before + time.monotonic() - start)
+
+
+class _Planner:
+    """Plans the number of steps, once, from the time that the first steps of the dynamics take."""
+
+    def __init__(self, progress: Progress, budget: float, longest: int) -> None:
+        self.progress = progress
+        self.budget = budget
+        self.longest = longest
+        self.marks: list[float] = []
+
+    def see(self, report: Report, seconds: float) -> None:
+        """`report` came after `seconds` of this process."""
+        card = self.progress.model.card
+        if report.phase != "dynamics" or card.get("planned", False):
+            return
+        self.marks.append(seconds)
+        if len(self.marks) == _MEASURED_STEPS:
+            half = _MEASURED_STEPS // 2
+            step = (self.marks[-1] - self.marks[-1 - half]) / half
+            config = self.progress.config.within(self.budget - seconds, step, self.longest)
+            self.progress.config = replace(config, dynamics_steps=max(report.step, config.dynamics_steps))
+            card["planned"] = True
+
+
+def _prepare(folder: Path, progress: Progress, budget: float) -> None:
+    """Writes run.json once, and brings the folder to where `progress` stands."""
+    for stray in folder.glob(".*.partial"):
+        stray.unlink()
+    if not (folder / "run.json").exists():
+        asked = {
+            "model": to_dict(progress.model.config),
+            "training": asdict(progress.config),
+            "budget": budget,
+        }
+        with replacing(folder / "run.json") as beside:
+            beside.write_text(json.dumps(asked, indent=1))
+    log = folder / "log.csv"
+    if log.exists():
+        done = (PHASES.index(progress.phase), progress.step)
+        kept = [line for line in log.read_text().splitlines(keepends=True) if _place(line) <= done]
+        with replacing(log) as beside:
+            beside.write_text("".join(kept))
+
+
+def _place(line: str) -> tuple[float, float]:
+    """The phase and the step of a line of log.csv; beyond all others if it was cut short."""
+    words = line.split(",")
+    if len(words) != 5 or not line.endswith("\n") or words[0] not in PHASES:
+        return math.inf, math.inf
+    return PHASES.index(words[0]), int(words[1])
 
 
 def _save(progress: Progress, data: Trajectories, folder: Path, seconds: float) -> None:

@@ -10,7 +10,7 @@ resumed run on a CPU repeats the uninterrupted one bit for bit.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -23,6 +23,7 @@ from pdeforecast.forecaster import Forecaster
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.preconditioner import PreconditionedSGD
+from pdeforecast.rollout import Surroundings
 
 PHASES = ("field", "dynamics", "joint")
 
@@ -76,6 +77,7 @@ class TrainingConfig:
         A step costs in proportion to the frames that it rolls through; the joint phase, whose steps
         cost about three times as much, gets a tenth of the time.
         """
+        seconds = max(0.0, seconds)
         shares = [(i + 0.5) / 100 for i in range(100)]
         horizons = [self.rolled_horizon(share, longest) for share in shares]
         frames = sum(h * self.trajectories(h) for h in horizons) / 100
@@ -244,6 +246,8 @@ def train(progress: Progress, data: Trajectories) -> Iterator[Report]:
             progress.enter(phase)
         if progress.step >= progress.config.steps(phase):
             continue
+        # A run that is resumed after the field phase must find the encoder as that phase left it.
+        model.encoder.train(phase == "field")
         if phase == "field":
             reports = _field(progress, data)
         else:
@@ -254,7 +258,9 @@ def train(progress: Progress, data: Trajectories) -> Iterator[Report]:
             if not math.isfinite(report.loss):
                 raise DivergedError(
                     f"the loss of phase {phase} left the finite numbers at step {report.step}.",
-                    "Resume from the last checkpoint with a smaller `--set training.learning_rate`.",
+                    "Train anew, in smaller steps: `--set training.learning_rate="
+                    f"{0.3 * progress.config.learning_rate:g} --set training.field_rate="
+                    f"{0.3 * progress.config.field_rate:g}`.",
                 )
             yield report
     progress.load_average()
@@ -264,7 +270,8 @@ def train(progress: Progress, data: Trajectories) -> Iterator[Report]:
 def _normalise(model: Forecaster, data: Trajectories) -> None:
     values = data.values.flatten(0, 2).double()
     model.mean.copy_(values.nanmean(0))
-    model.scale.copy_((values - values.nanmean(0)).square().nanmean(0).sqrt())
+    scale = (values - values.nanmean(0)).square().nanmean(0).sqrt()
+    model.scale.copy_(torch.where(scale > 0, scale, 1.0))
 
 
 def _draw(config: TrainingConfig, phase: str, step: int) -> torch.Generator:
@@ -280,6 +287,7 @@ def _field(progress: Progress, data: Trajectories) -> Iterator[Report]:
 def _learn_prior(progress: Progress, data: Trajectories) -> Iterator[Report]:
     """The prior of a linear field, by alternately encoding states and taking their moments."""
     model, config = progress.model, progress.config
+    assert isinstance(model.encoder, PreconditionedSGD)
     frames = data.values.flatten(0, 1)
     chosen = torch.randperm(len(frames), generator=_draw(config, "field", 0))[:1024]
     values = (frames[chosen].to(model.mean) - model.mean) / model.scale
@@ -297,7 +305,6 @@ def _meta_learn(progress: Progress, data: Trajectories) -> Iterator[Report]:
     """A nonlinear field and its encoder: fit some points of a state, be judged on others."""
     model, config = progress.model, progress.config
     frames = data.values.flatten(0, 1)
-    model.encoder.train()
     while progress.step < config.field_steps:
         draw = _draw(config, "field", progress.step)
         values = frames[torch.randint(len(frames), (config.batch,), generator=draw)].to(model.mean)
@@ -308,10 +315,9 @@ def _meta_learn(progress: Progress, data: Trajectories) -> Iterator[Report]:
         points = data.points.to(model.mean)
         latents = model.encoder(points[given], normal[:, given])
         asked = order[len(order) // 2 :]
-        loss = (model.field(points[asked], latents) - normal[:, asked]).square().nanmean()
+        loss = _mean_square(model.field(points[asked], latents), normal[:, asked])
         progress.update(loss)
         yield Report("field", progress.step, config.field_steps, float(loss.detach()), 0)
-    model.encoder.eval()
 
 
 @dataclass(frozen=True)
@@ -338,9 +344,7 @@ def encode_all(model: Forecaster, data: Trajectories, motions: Tensor) -> list[E
     for g in motions:
         points = geometry.act(g, data.points).to(model.mean.device)
         statics = model.surroundings(geometry.act(g, data.static_points), data.statics)
-        pieces = [
-            model.encode(points, part.flatten(0, 1).to(model.mean)) for part in data.values.split(16)
-        ]
+        pieces = [model.encode(points, part.flatten(0, 1).to(model.mean)) for part in data.values.split(16)]
         frames = data.values.shape[:2]
         shared = pieces[0].shared
         poses = pieces[0].poses if shared else torch.cat([z.poses for z in pieces]).unflatten(0, frames)
@@ -402,17 +406,25 @@ def _joint(progress: Progress, data: Trajectories, encoded: list["Encoded"]) -> 
         latents = model.encode(part.points[known], truth[:, 0, known])
         static = part.static[chosen if len(part.static) > 1 else slice(None)]
         elapsed = [data.times[first + i] - data.times[first] for i in range(horizon + 1)]
-        path = model.rollout(latents, lambda poses, s=static: s, elapsed)
-        error = ((model.decode(part.points, path) - truth) / model.scale).square()
-        start = error[:, 0].nanmean().detach()
-        loss = error[:, 1:].nanmean() / (start + 1e-5)
+        path = model.rollout(latents, _constant(static), elapsed)
+        guess, aim = model.decode(part.points, path) / model.scale, truth / model.scale
+        start = _mean_square(guess[:, 0], aim[:, 0]).detach()
+        loss = _mean_square(guess[:, 1:], aim[:, 1:]) / (start + 1e-5)
         progress.update(loss)
         yield Report("joint", progress.step, config.joint_steps, float(loss.detach()), horizon)
 
 
-def _choose(
-    config: TrainingConfig, horizon: int, part: Encoded, draw: torch.Generator
-) -> tuple[Tensor, int]:
+def _mean_square(guess: Tensor, truth: Tensor) -> Tensor:
+    """The mean of (guess − truth)² over what is observed.
+
+    Not `nanmean`, whose gradient is NaN where its argument is.
+    """
+    observed = ~truth.isnan()
+    error = torch.where(observed, guess - truth.nan_to_num(), 0.0)
+    return error.square().sum() / observed.sum()
+
+
+def _choose(config: TrainingConfig, horizon: int, part: Encoded, draw: torch.Generator) -> tuple[Tensor, int]:
     """Random trajectories and their common first frame."""
     count, frames = part.contexts.shape[:2]
     chosen = torch.randint(count, (config.trajectories(horizon),), generator=draw)
@@ -434,19 +446,29 @@ def _roll(
     start = _at(part, chosen, range(first, first + 1), model)[0]
     static = part.static[chosen if len(part.static) > 1 else slice(None)]
     elapsed = [times[first + i] - times[first] for i in range(1, horizon + 1)]
-    return model.rollout(start, lambda poses: static, elapsed)
+    return model.rollout(start, _constant(static), elapsed)
 
 
-def _metric(model: Forecaster):  # noqa: ANN202
+def _constant(static: Tensor) -> Surroundings:
+    """Static fields as read at the lattice, wherever poses have moved meanwhile."""
+    return lambda poses: static
+
+
+def _metric(model: Forecaster) -> Callable[[Latents, Latents], Tensor]:
     """The mean square difference of the fields of two latents, over the whole space.
 
     For a linear field that is a quadratic form in the contexts, and no points are needed.
     """
     geometry, field = model.geometry, model.field
-    points = geometry.place(geometry.lattice(64 * model.config.field.latents))
+    points = geometry.place(geometry.lattice(64 * model.config.field.latents)).to(model.mean.device)
     if not isinstance(field, LinearField):
         some = points[:: max(1, len(points) // 512)].to(model.mean)
-        return lambda z, y: (field(some, z) - field(some, y)).square().mean()
+
+        def sampled(z: Latents, y: Latents) -> Tensor:
+            return (field(some, z) - field(some, y)).square().mean()
+
+        return sampled
+    assert isinstance(model.encoder, PreconditionedSGD)
     design = field.design(points, model.encoder.poses, model.encoder.windows).to_dense()
     gram = design.T @ design / len(design)
     jitter = 1e-9 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)

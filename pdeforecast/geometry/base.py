@@ -11,7 +11,6 @@ which is *bi-invariant*, a(gx, gp) = a(x, p). Networks receive a(x, p) and nothi
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
 
 from torch import Generator, Tensor
 
@@ -22,7 +21,7 @@ class Geometry(ABC):
     All methods broadcast over leading dimensions. A *pose* has `pose_dim` ambient numbers, a
     *point* `point_dim`, a body-frame velocity v `dim`, and a(x, p) `relative_dim`.
 
-    Class attributes:
+    Attributes:
         name: the `geometry` attribute of a Dataset.
         coordinates: names of the Dataset coordinates, in the order of a point's components.
         units: of each coordinate.
@@ -30,14 +29,14 @@ class Geometry(ABC):
         volume: its total measure.
     """
 
-    name: ClassVar[str]
-    coordinates: ClassVar[tuple[str, ...]]
-    units: ClassVar[Mapping[str, str]]
-    dim: ClassVar[int]
-    point_dim: ClassVar[int]
-    pose_dim: ClassVar[int]
+    name: str
+    coordinates: tuple[str, ...]
+    units: Mapping[str, str]
+    dim: int
+    point_dim: int
+    pose_dim: int
     relative_dim: int
-    volume: ClassVar[float]
+    volume: float
 
     @abstractmethod
     def relative(self, x: Tensor, p: Tensor) -> Tensor:
@@ -104,5 +103,16 @@ class Geometry(ABC):
         """The typical distance between neighbours of `lattice(count)`."""
 
     @abstractmethod
+    def axis(self, name: str, count: int) -> Tensor:
+        """The `count` nodes (float64) of the regular grid along the coordinate `name`.
+
+        A periodic coordinate does not repeat its first node.
+        """
+
+    @abstractmethod
     def weights(self, axes: Mapping[str, Tensor]) -> Tensor:
-        """The measure (area, volume) that each node of a grid represents, shaped as the grid."""
+        """The measure (area, volume) that each node of a grid represents.
+
+        Its dimensions are the coordinates reversed, whatever the order of `axes`; the nodes of an
+        axis may be irregular and in any order.
+        """

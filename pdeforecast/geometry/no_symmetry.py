@@ -4,6 +4,8 @@ The group is trivial. `relative` tells a network *where* point and pose are, not
 to one another, so what is learned here is not known there.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Generator, Tensor
 
@@ -33,10 +35,7 @@ class NoSymmetry(Geometry):
         origin = self._origin.to(x)
         here = self.base.relative(x, origin)
         there = self.base.relative(self.base.place(p), origin)
-        return torch.cat(
-            torch.broadcast_tensors(here, there, self.base.relative(x, p)),
-            dim=-1,
-        )
+        return torch.cat(torch.broadcast_tensors(here, there, self.base.relative(x, p)), dim=-1)
 
     def chart(self, a: Tensor) -> Tensor:
         return self.base.chart(a[..., -self.base.relative_dim :])
@@ -77,5 +76,8 @@ class NoSymmetry(Geometry):
     def spacing(self, count: int) -> float:
         return self.base.spacing(count)
 
-    def weights(self, axes: dict[str, Tensor]) -> Tensor:
+    def axis(self, name: str, count: int) -> Tensor:
+        return self.base.axis(name, count)
+
+    def weights(self, axes: Mapping[str, Tensor]) -> Tensor:
         return self.base.weights(axes)

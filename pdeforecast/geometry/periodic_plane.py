@@ -18,7 +18,7 @@ class PeriodicPlane(Geometry):
 
     name = "periodic_plane"
     coordinates = ("x", "y")
-    units = {"x": "1", "y": "1"}
+    units = dict.fromkeys(coordinates, "1")
     dim = 2
     point_dim = 2
     pose_dim = 2
@@ -71,6 +71,9 @@ class PeriodicPlane(Geometry):
 
     def spacing(self, count: int) -> float:
         return 1.0 / self._side(count)
+
+    def axis(self, name: str, count: int) -> Tensor:
+        return torch.arange(count, dtype=torch.float64) / count
 
     def weights(self, axes: Mapping[str, Tensor]) -> Tensor:
         x, y = axes["x"], axes["y"]

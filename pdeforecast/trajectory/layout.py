@@ -103,7 +103,7 @@ def seen(geometry: Geometry, points: Tensor) -> Tensor:
 
 
 def default_axes(geometry: Geometry, sizes: Mapping[str, int]) -> dict[str, NDArray[np.float64]]:
-    """The regular grid of `sizes`, in the order of the files: nodes i/n of a period, from 0.
+    """The geometry's regular grid of `sizes`, in the order of the files.
 
     Raises:
         UsageError: if a size is missing, unknown or not positive.
@@ -114,8 +114,7 @@ def default_axes(geometry: Geometry, sizes: Mapping[str, int]) -> dict[str, NDAr
             f"expected a positive size for each of {', '.join(dims)}; came {dict(sizes)}.",
             f"Type `--grid {'x'.join(['64'] * len(dims))}`, or grid={dict.fromkeys(dims, 64)}.",
         )
-    period = geometry.volume ** (1 / geometry.dim)
-    return {name: period * np.arange(sizes[name]) / sizes[name] for name in dims}
+    return {name: geometry.axis(name, sizes[name]).numpy() for name in dims}
 
 
 def listing(ds: xr.Dataset) -> str:

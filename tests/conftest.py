@@ -1,0 +1,76 @@
+"""What several tests share, made once: trajectories, a trained model, and both as files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import xarray as xr
+
+from pdeforecast import checkpoint, generation, run, trajectory
+from pdeforecast.config import AttentionFieldConfig, DynamicsConfig, LinearFieldConfig
+from pdeforecast.forecaster import Forecaster
+from pdeforecast.geometry import GEOMETRIES
+from pdeforecast.pdes import NavierStokes
+from pdeforecast.presets import Preset
+from pdeforecast.training import TrainingConfig
+
+FLOW = NavierStokes(resolution=32, spin_up=1, frames=4, step=0.1)
+TINY = Preset(
+    LinearFieldConfig(latents=16, degree=2),
+    DynamicsConfig(hidden=16, step=0.5),
+    TrainingConfig(field_steps=2, dynamics_steps=6, joint_steps=3, batch=2, horizon=2, copies=2),
+    budget=0,
+)
+TINY_PAPER = Preset(
+    AttentionFieldConfig(
+        latents=4, context_dim=4, hidden=8, heads=2, neighbours=0, window=0.5, steps=2, fit_poses=True
+    ),
+    DynamicsConfig(hidden=8, moving=True, step=1.0),
+    TrainingConfig(field_steps=4, dynamics_steps=4, joint_steps=3, batch=2, horizon=2, points=64, copies=1),
+    budget=0,
+)
+
+
+def trained(folder: Path, ds: xr.Dataset, preset: Preset, geometry: str = "periodic_plane") -> Forecaster:
+    progress = run.begin(folder, ds, GEOMETRIES[geometry], preset, {})
+    list(run.go(progress, run.trajectories(ds, progress.model), folder, 0))
+    return checkpoint.load(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Preset:
+    """Small in every respect, with the linear field."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_paper() -> Preset:
+    """The same with the attention field, Meta-SGD and moving poses."""
+    return TINY_PAPER
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `flow.nc` and the run `tiny`; to be read only."""
+    folder = tmp_path_factory.mktemp("shared")
+    generation.write(FLOW, folder / "flow.nc", 3, seed=1)
+    with trajectory.open_dataset(folder / "flow.nc") as ds:
+        trained(folder / "tiny", ds, TINY)
+    return folder
+
+
+@pytest.fixture
+def flow(shared: Path) -> xr.Dataset:
+    """Three short trajectories."""
+    with trajectory.open_dataset(shared / "flow.nc") as ds:
+        return ds.load()
+
+
+@pytest.fixture
+def model(shared: Path) -> Forecaster:
+    return checkpoint.load(shared / "tiny")

@@ -1,0 +1,266 @@
+"""The laws of the latent dynamics, over geometries, neighbourhoods and batches."""
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from pdeforecast.dynamics import LatentDynamics
+from pdeforecast.geometry import GEOMETRIES, Geometry, NoSymmetry
+from pdeforecast.latents import Latents
+from pdeforecast.testing import assert_invariant, moved
+
+LATENTS, CONTEXT, STATIC, BATCH = 16, 6, 3, 3
+SYMMETRIC = [g for g in GEOMETRIES.values() if not isinstance(g, NoSymmetry)]
+
+each_geometry = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=lambda g: g.name)
+each_symmetric = pytest.mark.parametrize("geometry", SYMMETRIC, ids=lambda g: g.name)
+each_k = pytest.mark.parametrize("k", (0, 5, 9, LATENTS))
+each_batching = pytest.mark.parametrize("shared", (True, False), ids=("shared", "per-sample"))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def dynamics(geometry: Geometry, k: int, blocks: int = 2, moving: bool = True) -> LatentDynamics:
+    """Float64, with random heads, scales and projection: nothing is zero, nothing is one."""
+    made = LatentDynamics(geometry, CONTEXT, STATIC, 8, blocks, geometry.spacing(LATENTS), k, moving).double()
+    for head in filter(None, (made.context_head, made.pose_head)):
+        nn.init.normal_(head.weight, std=0.2)
+        nn.init.normal_(head.bias, std=0.2)
+    made.context_scale.uniform_(0.5, 2)
+    made.static_scale.uniform_(0.5, 2)
+    made.rate.fill_(0.7)
+    return made
+
+
+def latents(geometry: Geometry, shared: bool) -> Latents:
+    """Poses off the lattice, so that no two distances are alike."""
+    shape = (LATENTS,) if shared else (BATCH, LATENTS)
+    shake = 0.3 * geometry.spacing(LATENTS) * torch.randn(*shape, geometry.dim, dtype=torch.float64)
+    poses = geometry.exp(geometry.lattice(LATENTS), shake)
+    contexts = torch.randn(BATCH, LATENTS, CONTEXT, dtype=torch.float64)
+    return Latents(poses, contexts, torch.ones(LATENTS, dtype=torch.float64))
+
+
+def static() -> Tensor:
+    return torch.randn(BATCH, LATENTS, STATIC, dtype=torch.float64)
+
+
+def close(actual: Tensor, expected: Tensor, atol: float = 1e-10) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+
+
+def oracle(f: LatentDynamics, z: Latents, around: Tensor) -> Tensor:
+    """Body-frame velocities and dc/dt (batch, N, dim + context), a pair of latents at a time."""
+    geometry, out = f.geometry, []
+
+    def neighbourhoods(poses: Tensor) -> list[list[tuple[int, Tensor, Tensor]]]:
+        """For each i, its k nearest j with their kernel basis and window."""
+        away = geometry.distance(geometry.place(poses), poses[:, None])
+        rows: list[list[tuple[int, Tensor, Tensor]]] = []
+        for i in range(LATENTS):
+            rows.append([])
+            for j in away[i].argsort()[: f.neighbours or LATENTS].tolist():
+                waves = geometry.between(poses[i], poses[j]) @ f.frequencies
+                basis = f.kernel_basis(torch.cat([waves.cos(), waves.sin()]))
+                rows[i].append((j, basis, torch.exp(-((away[i, j] / f.spacing) ** 2) / 2)))
+        return rows
+
+    for b in range(BATCH):
+        rows = neighbourhoods(z.poses if z.shared else z.poses[b])
+
+        def send(h: Tensor, number: int, local: bool, rows: list = rows) -> Tensor:
+            received = torch.zeros_like(h)
+            for i, row in enumerate(rows):
+                for j, basis, window in row:
+                    received[i] += f.kernels[number](basis) * h[j] * (window if local else len(row) ** -0.5)
+            return received
+
+        x = torch.cat([z.contexts[b] / f.context_scale, around[b] / f.static_scale], -1)
+        h = f.stem(x)
+        for n, block in enumerate(f.blocks):
+            gate = block.gate(send(h, 2 * n, local=False))
+            gate = gate / (1 + (gate / 4) ** 4) ** 0.25
+            h = h + block.mix(gate * block.value(h + send(h, 2 * n + 1, local=True)))
+        last = 2 * len(f.blocks)
+        features = torch.cat([h + send(h, last, local=True), x + send(x, last + 1, local=True)], -1)
+        pose = f.pose_head(features) * f.spacing
+        out.append(f.rate * torch.cat([pose, f.context_head(features) * f.context_scale], -1))
+    return torch.stack(out)
+
+
+def joined(f: LatentDynamics, z: Latents, around: Tensor) -> Tensor:
+    return torch.cat(f(z, around), dim=-1)
+
+
+@each_geometry
+@each_k
+@each_batching
+def test_agrees_with_the_slow_oracle(geometry: Geometry, k: int, shared: bool) -> None:
+    f, z, around = dynamics(geometry, k), latents(geometry, shared), static()
+    with torch.no_grad():
+        close(joined(f, z, around), oracle(f, z, around))
+
+
+@each_symmetric
+@each_k
+@each_batching
+def test_velocities_in_body_frames_are_invariant(geometry: Geometry, k: int, shared: bool) -> None:
+    f, z, around = dynamics(geometry, k), latents(geometry, shared), static()
+    points = geometry.random_points(1)
+    for seed in range(3):
+        assert_invariant(geometry, lambda _, z: joined(f, z, around), z, points, seed=seed)
+
+
+@each_symmetric
+@pytest.mark.parametrize("k", (0, 5, 9))
+def test_the_lattice_is_as_good_as_any_place(geometry: Geometry, k: int) -> None:
+    """Many latents are equally far there: whole shells of neighbours, so that ties decide nothing."""
+    f, z, around = dynamics(geometry, k), latents(geometry, True), static()
+    z = Latents(geometry.lattice(LATENTS), z.contexts, z.windows)
+    assert_invariant(geometry, lambda _, z: joined(f, z, around), z, geometry.random_points(1))
+
+
+@pytest.mark.parametrize("geometry", SYMMETRIC, ids=lambda g: g.name)
+@each_batching
+def test_without_symmetry_velocities_depend_on_the_place(geometry: Geometry, shared: bool) -> None:
+    f, z, around = dynamics(NoSymmetry(geometry), 0), latents(geometry, shared), static()
+    g = geometry.random_element(1)
+    with torch.no_grad():
+        here, there = joined(f, z, around), joined(f, moved(geometry, g, z), around)
+    assert float((there - here).norm() / here.norm()) > 0.1
+
+
+@each_geometry
+@each_k
+@each_batching
+def test_the_order_of_latents_changes_nothing(geometry: Geometry, k: int, shared: bool) -> None:
+    f, z, around = dynamics(geometry, k), latents(geometry, shared), static()
+    order = torch.randperm(LATENTS, generator=Generator().manual_seed(1))
+    shuffled = Latents(z.poses[..., order, :], z.contexts[:, order], z.windows[order])
+    close(joined(f, shuffled, around[:, order]), joined(f, z, around)[:, order])
+
+
+@each_geometry
+@each_k
+def test_shared_poses_and_poses_per_sample_agree(geometry: Geometry, k: int) -> None:
+    """The dense product, the edge list of all pairs and the disjoint union are one sum."""
+    f, z, around = dynamics(geometry, k), latents(geometry, True), static()
+    own = Latents(z.poses.expand(BATCH, -1, -1), z.contexts, z.windows)
+    close(joined(f, own, around), joined(f, z, around))
+
+
+@each_geometry
+def test_all_neighbours_are_all(geometry: Geometry) -> None:
+    f, z, around = dynamics(geometry, 0), latents(geometry, True), static()
+    for k in (LATENTS, LATENTS + 5):
+        f.neighbours = k
+        close(joined(f, z, around), joined(dynamics_like(f, 0), z, around), 0)
+
+
+def dynamics_like(f: LatentDynamics, k: int) -> LatentDynamics:
+    twin = dynamics(f.geometry, k)
+    twin.load_state_dict(f.state_dict())
+    return twin
+
+
+@each_geometry
+def test_only_neighbours_of_neighbours_are_heard(geometry: Geometry) -> None:
+    """Without blocks, dc/dt of a latent depends on its k nearest alone."""
+    f, z, around = dynamics(geometry, 5, blocks=0), latents(geometry, True), static()
+    away = geometry.distance(geometry.place(z.poses), z.poses[:, None])
+    near = away.topk(5, largest=False).indices
+    contexts = z.contexts.clone()
+    contexts[:, 3] += 1
+    with torch.no_grad():
+        change = joined(f, Latents(z.poses, contexts, z.windows), around) - joined(f, z, around)
+    change = change.abs().amax((0, 2))
+    hears = (near == 3).any(-1)
+    assert bool((change[hears] > 0).all()) and float(change[~hears].max()) < 1e-12
+
+
+@each_geometry
+@each_batching
+def test_states_of_a_batch_do_not_mix(geometry: Geometry, shared: bool) -> None:
+    f, z, around = dynamics(geometry, 5), latents(geometry, shared), static()
+    together = joined(f, z, around)
+    for b in range(BATCH):
+        poses = z.poses if shared else z.poses[b : b + 1]
+        one = Latents(poses, z.contexts[b : b + 1], z.windows)
+        close(joined(f, one, around[b : b + 1])[0], together[b])
+    close(joined(f, z, around[:1]), joined(f, z, around[:1].expand(BATCH, -1, -1)))
+
+
+@each_geometry
+@pytest.mark.parametrize("blocks", (1, 3))
+@pytest.mark.parametrize("dtype", (torch.float64, torch.float32))
+def test_velocities_grow_at_most_linearly(geometry: Geometry, blocks: int, dtype: torch.dtype) -> None:
+    f, z = dynamics(geometry, 0, blocks).to(dtype), latents(geometry, True).map(lambda t: t.to(dtype))
+    around = static().to(dtype)
+    sizes = []
+    for scale in (1e3, 1e6):
+        velocity = joined(f, Latents(z.poses, scale * z.contexts, z.windows), around)
+        assert bool(velocity.isfinite().all())
+        sizes.append(float(velocity.detach().norm()) / scale)
+    assert max(sizes) < 2 * min(sizes)
+
+
+@each_geometry
+def test_small_states_meet_a_product_and_not_a_saturation(geometry: Geometry) -> None:
+    """One block and no biases: a part of first degree and a part of second, to fourth order."""
+    f, z = dynamics(geometry, 0, blocks=1), latents(geometry, True)
+    for layer in (f.stem, f.blocks[0].gate, f.blocks[0].value, f.context_head, f.pose_head):
+        nn.init.zeros_(layer.bias)
+
+    def even(scale: float) -> Tensor:
+        plus, minus = (Latents(z.poses, s * z.contexts, z.windows) for s in (scale, -scale))
+        none = torch.zeros(1, LATENTS, STATIC, dtype=torch.float64)
+        return (joined(f, plus, none) + joined(f, minus, none)).detach() / scale**2
+
+    small = even(1e-3)
+    assert float(small.norm()) > 0.01
+    assert float((even(2e-3) - small).norm() / small.norm()) < 1e-8
+
+
+@each_geometry
+@each_batching
+def test_the_projection_keeps_changes_visible(geometry: Geometry, shared: bool) -> None:
+    f, z, around = dynamics(geometry, 0, moving=False), latents(geometry, shared), static()
+    channels, functions = 2, CONTEXT // 2
+    _, free = f(z, around)
+    basis = torch.linalg.qr(torch.randn(channels, LATENTS * functions, 5, dtype=torch.float64))[0]
+    f.visible = basis @ basis.mT
+    still, seen = f(z, around)
+    assert float(still.abs().max()) == 0
+    for v in range(channels):
+        part = free.unflatten(-1, (channels, functions))[:, :, v].flatten(1)
+        projected = seen.unflatten(-1, (channels, functions))[:, :, v].flatten(1)
+        close(projected, part @ f.visible[v].T)
+
+
+@each_geometry
+@each_batching
+def test_derivatives_are_exact(geometry: Geometry, shared: bool) -> None:
+    """By contexts, by statics, and by poses away from ties."""
+    f, z, around = dynamics(geometry, 9), latents(geometry, shared), static()
+    push = torch.randn(*z.poses.shape[:-1], geometry.dim, dtype=torch.float64)
+    move, shift = torch.randn_like(z.contexts), torch.randn_like(around)
+
+    def output(t: Tensor) -> Tensor:
+        poses = geometry.exp(z.poses, 0.01 * t * push)
+        return joined(f, Latents(poses, z.contexts + t * move, z.windows), around + t * shift).square().sum()
+
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(output(t), t)
+    with torch.no_grad():
+        step = torch.tensor(1e-5, dtype=torch.float64)
+        difference = (output(step) - output(-step)) / (2 * step)
+    assert float(slope) == pytest.approx(float(difference), rel=1e-5)
+
+
+@each_geometry
+def test_an_untrained_dynamics_stands_still(geometry: Geometry) -> None:
+    f = LatentDynamics(geometry, CONTEXT, STATIC, 8, 1, geometry.spacing(LATENTS), 0, True).double()
+    assert not joined(f, latents(geometry, True), static()).any()

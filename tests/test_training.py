@@ -1,0 +1,289 @@
+"""Training learns, survives interruption bit for bit, and takes whatever the convention allows."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pdeforecast import checkpoint, run
+from pdeforecast.errors import CheckpointError, DataError, DivergedError, UsageError
+from pdeforecast.forecaster import Forecaster
+from pdeforecast.geometry import GEOMETRIES
+from pdeforecast.presets import Preset
+from pdeforecast.training import PHASES, Report, TrainingConfig
+
+TORUS = GEOMETRIES["periodic_plane"]
+
+
+@pytest.fixture(params=["linear", "attention"])
+def preset(request: pytest.FixtureRequest, tiny: Preset, tiny_paper: Preset) -> Preset:
+    return tiny if request.param == "linear" else tiny_paper
+
+
+@pytest.fixture
+def coarse(flow: xr.Dataset) -> xr.Dataset:
+    """A quarter of the points, for speed."""
+    return flow.coarsen(x=2, y=2).mean()
+
+
+def smooth(samples: int = 2, frames: int = 3, size: int = 12, seed: int = 0) -> xr.Dataset:
+    """Random smooth fields of two variables that no equation made, and nothing static."""
+    draw = np.random.default_rng(seed)
+    axis = np.arange(size) / size
+    waves = np.exp(2j * np.pi * axis[:, None] * np.arange(3))
+    modes = draw.normal(size=(2, samples, frames, 3, 3))
+    fields = np.einsum("vstab,ya,xb->vstyx", modes, waves, waves).real
+    dims = ("sample", "time", "y", "x")
+    return xr.Dataset(
+        {"u": (dims, fields[0], {"units": "m s-1"}), "v": (dims, fields[1], {"units": "K"})},
+        {"x": axis, "y": axis, "time": ("time", 0.5 * np.arange(frames), {"units": "hours"})},
+        {"geometry": "periodic_plane"},
+    )
+
+
+def train(
+    folder: Path, ds: xr.Dataset, preset: Preset, steps: int | None = None, budget: float = 0
+) -> list[Report]:
+    """Begins or resumes a run; stops it after some steps, as a crash would."""
+    begun = (folder / "run.json").exists()
+    progress = run.resume(folder) if begun else run.begin(folder, ds, TORUS, preset, {})
+    reports: list[Report] = []
+    for report in run.go(progress, run.trajectories(ds, progress.model), folder, budget):
+        reports.append(report)
+        if len(reports) == steps:
+            break
+    return reports
+
+
+def tensors(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def log(folder: Path) -> list[tuple[str, int]]:
+    lines = [line.split(",") for line in (folder / "log.csv").read_text().splitlines()]
+    return [(phase, int(step)) for phase, step, *_ in lines]
+
+
+def test_every_phase_leaves_a_better_model(flow: xr.Dataset, tiny: Preset, tmp_path: Path) -> None:
+    preset = replace(tiny, training=replace(tiny.training, dynamics_steps=60, joint_steps=0, batch=8))
+    reports = train(tmp_path / "run", flow, preset)
+    losses = {phase: [r.loss for r in reports if r.phase == phase] for phase in PHASES}
+    assert [len(losses[phase]) for phase in PHASES] == [2, 60, 0]
+    first, last = np.mean(losses["dynamics"][:5]), np.mean(losses["dynamics"][-5:])
+    assert last < 0.7 * first
+    assert {r.horizon for r in reports if r.phase == "dynamics"} == {1, 2}
+
+
+def test_the_attention_field_learns(coarse: xr.Dataset, tiny_paper: Preset, tmp_path: Path) -> None:
+    training = replace(tiny_paper.training, field_steps=60, dynamics_steps=0, joint_steps=0, field_rate=3e-3)
+    progress = run.begin(
+        tmp_path, coarse, TORUS, replace(tiny_paper, training=replace(training, batch=8)), {}
+    )
+    model = progress.model
+    data = run.trajectories(coarse, model)
+    frames = (data.values[:, 0] - data.values.mean()) / data.values.std()
+
+    def error() -> float:
+        model.encoder.eval()
+        with torch.no_grad():
+            return float(
+                (model.field(data.points.float(), model.encode(data.points, frames)) - frames).square().mean()
+            )
+
+    before = error()
+    list(run.go(progress, data, tmp_path, 0))
+    model.mean.zero_(), model.scale.fill_(1)
+    assert error() < 0.98 * before
+
+
+@pytest.mark.parametrize("every", [0.0, math.inf], ids=["saved at every step", "never saved"])
+def test_a_resumed_run_is_the_uninterrupted_one(
+    coarse: xr.Dataset, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float
+) -> None:
+    whole = train(tmp_path / "whole", coarse, preset)
+    monkeypatch.setattr(run, "_SAVE_EVERY", every)
+    ends = np.cumsum([preset.training.steps(phase) for phase in PHASES]).tolist()
+    stops = (
+        [1, ends[0], ends[0] + 1, ends[1] - 1, ends[1], ends[1] + 1, ends[2] - 1] if every == 0 else [3, 8]
+    )
+    interrupted, before = tmp_path / "interrupted", 0
+    for stop in stops:
+        done = before if every == 0 else 0
+        train(interrupted, coarse, preset, stop - done)
+        torch.rand(3)
+        before = stop
+    rest = train(interrupted, coarse, preset)
+    assert [r.loss for r in rest] == [r.loss for r in whole[before if every == 0 else 0 :]]
+    assert equal(tensors(interrupted), tensors(tmp_path / "whole"))
+    assert log(interrupted) == log(tmp_path / "whole") == [(r.phase, r.step) for r in whole]
+    assert train(interrupted, coarse, preset) == []
+    assert equal(tensors(interrupted), tensors(tmp_path / "whole"))
+
+
+def test_a_log_cut_in_the_middle_of_a_line(
+    coarse: xr.Dataset, tiny: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_SAVE_EVERY", 0.0)
+    reports = train(tmp_path, coarse, tiny, 4)
+    monkeypatch.undo()
+    (tmp_path / ".model.safetensors.x.partial").touch()
+    with open(tmp_path / "log.csv", "a") as file:
+        file.write("dynamics,3,1,0.5,9\ndynam")
+    reports += train(tmp_path, coarse, tiny)
+    assert log(tmp_path) == [(r.phase, r.step) for r in reports]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [".lock", "log.csv", "model.safetensors", "progress.safetensors", "run.json"]
+    )
+
+
+def test_one_process_per_folder(coarse: xr.Dataset, tiny: Preset, tmp_path: Path) -> None:
+    progress = run.begin(tmp_path, coarse, TORUS, tiny, {})
+    data = run.trajectories(coarse, progress.model)
+    going = run.go(progress, data, tmp_path, 0)
+    next(going)
+    with pytest.raises(UsageError, match="holds a run"):
+        run.begin(tmp_path, coarse, TORUS, tiny, {})
+    with pytest.raises(UsageError, match="another process"):
+        next(run.go(run.resume(tmp_path), data, tmp_path, 0))
+    going.close()
+    assert train(tmp_path, coarse, tiny)[-1].phase == "joint"
+
+
+def test_a_damaged_run_is_not_resumed(coarse: xr.Dataset, tiny: Preset, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"run\.json"):
+        run.resume(tmp_path)
+    train(tmp_path, coarse, tiny)
+    whole = (tmp_path / "progress.safetensors").read_bytes()
+    (tmp_path / "progress.safetensors").write_bytes(whole[:-10] + bytes(10))
+    with pytest.raises(CheckpointError, match="sha256"):
+        run.resume(tmp_path)
+    (tmp_path / "progress.safetensors").write_bytes(whole)
+    text = (tmp_path / "run.json").read_text()
+    (tmp_path / "run.json").write_text(text.replace('"hidden": 16', '"hidden": 8'))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        run.resume(tmp_path)
+    (tmp_path / "run.json").write_text(text[:50])
+    with pytest.raises(CheckpointError, match=r"run\.json"):
+        run.resume(tmp_path)
+
+
+def test_a_budget_plans_the_steps_once(coarse: xr.Dataset, tiny: Preset, tmp_path: Path) -> None:
+    preset = replace(tiny, training=replace(tiny.training, dynamics_steps=10**6, joint_steps=10**6))
+    reports = train(tmp_path, coarse, preset, budget=3)
+    card = checkpoint.load(tmp_path).card
+    assert card["planned"] and 20 <= card["training"]["dynamics_steps"] < 10**5
+    done = max(report.step for report in reports if report.phase == "dynamics")
+    assert done == card["training"]["dynamics_steps"]
+    assert run.budget_of(tmp_path) == 3
+
+
+@pytest.mark.parametrize("seconds", [-5, 0, 1, 100])
+def test_plans_are_possible(seconds: float) -> None:
+    planned = TrainingConfig().within(seconds, 0.01, 5)
+    assert planned.dynamics_steps >= 1 and planned.joint_steps >= 0
+    assert TrainingConfig().within(200, 0.01, 5).dynamics_steps > planned.dynamics_steps
+
+
+def test_any_smooth_fields_will_do(preset: Preset, tmp_path: Path) -> None:
+    ds = smooth()
+    train(tmp_path, ds, preset)
+    model = checkpoint.load(tmp_path)
+    assert model.config.variables == {"u": "m s-1", "v": "K"} and model.config.statics == {}
+    forecast = model.forecast(ds, [0, 0.7], {"y": 5, "x": 7})
+    assert forecast.lead_time.attrs["units"] == "hours" and forecast.v.attrs["units"] == "K"
+    assert bool(np.isfinite(forecast.u).all())
+
+
+VARIANTS: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
+    "gaps": lambda ds: ds.assign(vorticity=ds.vorticity.where(ds.x + ds.time % 3 != 0.5)),
+    "gaps that stay": lambda ds: ds.assign(vorticity=ds.vorticity.where(ds.x + ds.y > 0.4)),
+    "loose sensors": lambda ds: (
+        ds[["vorticity"]]
+        .stack(point=("y", "x"))
+        .reset_index("point")
+        .isel(point=slice(None, None, 2))
+        .assign(forcing=ds.forcing.variable)
+    ),
+    "a forcing each": lambda ds: ds.assign(forcing=ds.forcing * (1 + ds.sample)),
+    "a constant": lambda ds: ds.assign(vorticity=0 * ds.vorticity + 3),
+    "one sample": lambda ds: ds.isel(sample=0),
+    "two times": lambda ds: ds.isel(time=[0, 2]),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_whatever_the_convention_allows(
+    coarse: xr.Dataset, tiny: Preset, tmp_path: Path, variant: str
+) -> None:
+    ds = VARIANTS[variant](coarse[["vorticity", "forcing"]])
+    reports = train(tmp_path, ds, tiny)
+    assert all(math.isfinite(report.loss) for report in reports) and reports[-1].phase == "joint"
+    forecast = checkpoint.load(tmp_path).forecast(ds, [0, 1], {"y": 4, "x": 4})
+    assert bool(np.isfinite(forecast.vorticity).all())
+
+
+def test_without_symmetry(coarse: xr.Dataset, preset: Preset, tmp_path: Path) -> None:
+    geometry = GEOMETRIES["periodic_plane_without_symmetry"]
+    progress = run.begin(tmp_path, coarse, geometry, preset, {})
+    reports = list(run.go(progress, run.trajectories(coarse, progress.model), tmp_path, 0))
+    model = checkpoint.load(tmp_path)
+    assert model.geometry is geometry and reports[-1].phase == "joint"
+    forecast = model.forecast(coarse, [0, 1.5], like=coarse)
+    assert forecast.attrs["geometry"] == "periodic_plane"
+    if model.field.linear:
+        error = (forecast.vorticity[:, 0] - coarse.vorticity[:, 0]).std() / coarse.vorticity.std()
+        assert float(error) < 0.1
+
+
+DATA: dict[str, tuple[Callable[[xr.Dataset], xr.Dataset], str]] = {
+    "a state": (lambda ds: ds.isel(time=0), "time dimension"),
+    "one time": (lambda ds: ds.isel(time=[0]), "at least two times"),
+    "times twice": (lambda ds: ds.isel(time=[0, 1, 1]), "ascending"),
+    "times backwards": (lambda ds: ds.isel(time=[2, 1]), "ascending"),
+    "no numbers": (lambda ds: ds[["state_hash"]], "time dimension"),
+}
+
+
+@pytest.mark.parametrize("what", DATA)
+def test_what_cannot_be_learned_from(coarse: xr.Dataset, tiny: Preset, tmp_path: Path, what: str) -> None:
+    change, words = DATA[what]
+    with pytest.raises(DataError, match=words):
+        train(tmp_path / "run", change(coarse), tiny)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_leaves_the_numbers_is_told(coarse: xr.Dataset, tiny: Preset, tmp_path: Path) -> None:
+    progress = run.begin(tmp_path, coarse, TORUS, tiny, {})
+    with torch.no_grad():
+        # A phase begins from the averages of the one before.
+        progress.average["dynamics.context_head.weight"].fill_(1e38)
+    with pytest.raises(DivergedError, match="phase dynamics") as caught:
+        list(run.go(progress, run.trajectories(coarse, progress.model), tmp_path, 0))
+    assert "training.learning_rate=0.003" in caught.value.cure
+
+
+def test_two_runs_are_alike_and_two_seeds_are_not(coarse: xr.Dataset, tiny: Preset, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(tmp_path / name, coarse, replace(tiny, training=replace(tiny.training, seed=seed)))
+    assert equal(tensors(tmp_path / "a"), tensors(tmp_path / "b"))
+    assert not equal(tensors(tmp_path / "a"), tensors(tmp_path / "c"))
+
+
+def test_the_model_holds_the_averages(coarse: xr.Dataset, tiny: Preset, tmp_path: Path) -> None:
+    train(tmp_path, coarse, tiny)
+    model = checkpoint.load(tmp_path)
+    progress = run.resume(tmp_path)
+    assert isinstance(model, Forecaster)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, progress.average[name]), name
