@@ -3,13 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-long lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python benchmarks/demo.py -o demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+test-long: $(INSTALLED)
+	$(BIN)/python -m pytest -m ""
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -29,7 +29,8 @@ FINE = 256
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Generate, forecast, solve, compare, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"))
     parser.add_argument("--model", default="navier-stokes")
     parser.add_argument("--seed", type=int, default=2026)
@@ -64,7 +65,8 @@ def main() -> None:
         }
     )
     print(f"\n20 frames on 64² in {seconds:.2f} s, encoding included")
-    for name, ds in {"truth": truth, "forecast-64": coarse, "forecast-256": fine, "forecast-5-percent": few}.items():
+    files = {"truth": truth, "forecast-64": coarse, "forecast-256": fine, "forecast-5-percent": few}
+    for name, ds in files.items():
         save_dataset(ds, options.output / f"{name}.nc", overwrite=True)
     plot.save(plot.forecast(coarse, truth), options.output / "forecast-64.png")
     plot.save(plot.forecast(fine, fine_truth), options.output / "forecast-256.png")
@@ -73,6 +75,7 @@ def main() -> None:
 
 
 def say(what: str) -> None:
+    """Tells what takes the time."""
     print(f"· {what} …", file=sys.stderr, flush=True)
 
 
@@ -95,11 +98,13 @@ def interpolated(ds: xr.Dataset) -> xr.Dataset:
 
 
 def persistence(truth: xr.Dataset) -> xr.Dataset:
+    """The first frame, for ever."""
     first = truth.vorticity.isel(time=0).expand_dims(time=truth.time).transpose(*truth.vorticity.dims)
     return truth.assign(vorticity=first)
 
 
 def table(rows: dict[str, tuple[xr.Dataset, xr.Dataset]]) -> None:
+    """Prints the mean square error of every (forecast, truth)."""
     print("\nmean square error of vorticity (mean square vorticity ≈ 1)")
     print(f"{'':52s} {'lead 0':>9s} {'0 … 9':>9s} {'10 … 19':>9s}")
     for name, (forecast, truth) in rows.items():

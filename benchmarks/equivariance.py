@@ -32,7 +32,8 @@ RESULTS = Path(__file__).parent / "results" / "equivariance.csv"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="navier-stokes")
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1000)
@@ -45,9 +46,7 @@ def main() -> None:
     draw = np.random.default_rng(options.seed)
     rows = {
         "lattice shift (3, −1 cells)": shifted(model, state, -cell, 3 * cell),
-        "any shift (mean of 4)": np.mean(
-            [shifted(model, state, *draw.random(2)) for _ in range(4)], axis=0
-        ),
+        "any shift (mean of 4)": np.mean([shifted(model, state, *draw.random(2)) for _ in range(4)], axis=0),
     }
     for name, pde in {
         "error, usual phase": NavierStokes(),
@@ -58,15 +57,18 @@ def main() -> None:
 
 
 def trajectories(pde: NavierStokes, samples: int, seed: int) -> xr.Dataset:
+    """Unseen trajectories."""
     return assemble(pde, list(generate(pde, samples, seed, "test")), seed, "test")
 
 
 def moved(ds: xr.Dataset, dy: float, dx: float) -> xr.Dataset:
     """Every field of `ds`, translated."""
     return ds.map(
-        lambda a: a.copy(data=translate(torch.from_numpy(a.values).double(), dy, dx).numpy())
-        if "x" in a.dims
-        else a
+        lambda a: (
+            a.copy(data=translate(torch.from_numpy(a.values).double(), dy, dx).numpy())
+            if "x" in a.dims
+            else a
+        )
     )
 
 
@@ -85,6 +87,7 @@ def error(model: pf.Forecaster, truth: xr.Dataset) -> np.ndarray:
 
 
 def report(rows: dict[str, np.ndarray], options: argparse.Namespace) -> None:
+    """Prints a Markdown table, and writes it as CSV."""
     print("| relative L2 | " + " | ".join(f"lead {lead:g}" for lead in LEADS) + " |")
     print("|---|" + "---|" * len(LEADS))
     for name, values in rows.items():

@@ -216,7 +216,7 @@ def _like(stored: Tensor, target: Tensor) -> Tensor:
 
 
 def train(data: Trajectories, directory: Path, budget: float, settings: Settings, resume: bool) -> None:
-    """Train for `budget` CPU seconds in all (they do not run while others hold the core), saving every minute.
+    """Train for `budget` CPU seconds in all (they do not run while others hold the core).
 
     A resumed run goes on where it was saved; `settings` are then those that it was started with.
     """

@@ -188,7 +188,9 @@ def merge_duplicates(
     is_first = (first[place] == order).view(-1, *[1] * (values.ndim - 1 - (not shared)))
     y = as_rows(values)
     seen = ~y.isnan()
-    precision = torch.where(seen, 1.0 if variance is None else 1 / as_rows(variance), 0.0)
+    # A variance of 0 is an exact value: its precision must be large, but infinity / infinity is NaN.
+    least = torch.finfo(values.dtype).eps ** 2
+    precision = torch.where(seen, 1.0 if variance is None else 1 / as_rows(variance).clamp_min(least), 0.0)
     total = sums(precision)
     mean = sums(torch.where(seen, y, 0.0) * precision) / total
     merged = as_given(torch.where(is_first, mean, torch.nan))

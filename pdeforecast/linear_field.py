@@ -17,7 +17,6 @@ from pdeforecast.geometry import Geometry
 from pdeforecast.latents import Latents
 from pdeforecast.neighbours import block_size, gather, search, seen
 
-
 # What is used of it, products with dense matrices and their gradients, is covered by our tests.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 

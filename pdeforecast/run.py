@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from pdeforecast.trajectory import trajectory_values
 _FORMAT = "pdeforecast-run/1"
 _SAVE_EVERY = 60.0
 _MEASURED_STEPS = 20
+_PLAN_EVERY = 60.0
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,8 @@ def go(progress: Progress, data: Trajectories, folder: Path, budget: float) -> I
     """Trains, keeping the run in `folder`; yields every report of `training.train`.
 
     Args:
-        budget: seconds for the whole run, from which the number of steps is planned once, after a
-            few steps have been timed; 0 for the steps of the configuration.
+        budget: seconds for the whole run, to which the number of steps is fitted while it goes on;
+            0 for the steps of the configuration.
 
     Raises:
         UsageError: if another process trains in the folder.
@@ -186,26 +187,32 @@ def go(progress: Progress, data: Trajectories, folder: Path, budget: float) -> I
 
 
 class _Planner:
-    """Plans the number of steps, once, from the time that the first steps of the dynamics take."""
+    """Keeps the number of steps to the budget: plans it from the first steps of the dynamics phase, and
+    again every minute from what the steps since then took, since machines and horizons differ."""
 
     def __init__(self, progress: Progress, budget: float, longest: int) -> None:
         self.progress = progress
         self.budget = budget
         self.longest = longest
-        self.marks: list[float] = []
+        self.since: float | None = None
+        self.frames = 0
 
     def see(self, report: Report, seconds: float) -> None:
         """`report` came after `seconds` of this process."""
-        card = self.progress.model.card
-        if report.phase != "dynamics" or card.get("planned", False):
+        if report.phase != "dynamics":
             return
-        self.marks.append(seconds)
-        if len(self.marks) == _MEASURED_STEPS:
-            half = _MEASURED_STEPS // 2
-            step = (self.marks[-1] - self.marks[-1 - half]) / half
-            config = self.progress.config.within(self.budget - seconds, step, self.longest)
-            self.progress.config = replace(config, dynamics_steps=max(report.step, config.dynamics_steps))
+        if self.since is None:
+            self.since = seconds
+            return
+        config, card = self.progress.config, self.progress.model.card
+        self.frames += report.horizon * config.trajectories(report.horizon)
+        elapsed = seconds - self.since
+        first = not card.get("planned", False) and report.step >= _MEASURED_STEPS
+        if first or elapsed > _PLAN_EVERY:
+            left = self.budget - seconds
+            self.progress.config = config.within(left, elapsed / self.frames, self.longest, report.step)
             card["planned"] = True
+            self.since, self.frames = seconds, 0
 
 
 def _prepare(folder: Path, progress: Progress, budget: float) -> None:

@@ -71,21 +71,20 @@ class TrainingConfig:
         """Frames to roll through after a share of the dynamics phase: 1 at first, all from two thirds."""
         return min(longest, 1 + int(min(1.0, 1.5 * share) * (self.horizon - 1) + 1e-9))
 
-    def within(self, seconds: float, first_step: float, longest: int) -> "TrainingConfig":
-        """As many steps as fit into `seconds`, given the seconds of a step at horizon 1.
+    def within(self, seconds: float, frame: float, longest: int, done: int = 0) -> "TrainingConfig":
+        """As many steps as fit into `seconds` after `done` steps of the dynamics phase.
 
-        A step costs in proportion to the frames that it rolls through; the joint phase, whose steps
-        cost about three times as much, gets a tenth of the time.
+        A step costs in proportion to the frames that it rolls through, `frame` seconds each; the joint
+        phase, whose steps cost about three times as much, gets a tenth of the time.
         """
         seconds = max(0.0, seconds)
-        shares = [(i + 0.5) / 100 for i in range(100)]
-        horizons = [self.rolled_horizon(share, longest) for share in shares]
+        first = min(done / self.dynamics_steps, 0.99)
+        horizons = [self.rolled_horizon(first + (1 - first) * i / 100, longest) for i in range(100)]
         frames = sum(h * self.trajectories(h) for h in horizons) / 100
         last = min(self.horizon, longest)
-        frame = first_step / self.trajectories(1)
         return replace(
             self,
-            dynamics_steps=max(1, int(0.9 * seconds / (frames * frame))),
+            dynamics_steps=max(done, 1) + int(0.9 * seconds / (frames * frame)),
             joint_steps=int(0.1 * seconds / (3 * last * self.trajectories(last) * frame)),
         )
 

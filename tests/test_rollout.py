@@ -100,6 +100,8 @@ def test_adaptive_steps_do_not_depend_on_where_the_world_lies() -> None:
     """An unwrapped position may be large; that makes an error of it no smaller."""
     geometry = PeriodicPlane()
     f, z = dynamics(geometry, True), latents(geometry)
+    assert f.pose_head is not None
+    f.pose_head.weight.data *= 10
     nn.init.zeros_(f.context_head.weight)
     far = torch.tensor([1000.0, -700.0], dtype=torch.float64)
     with torch.no_grad():

@@ -178,7 +178,7 @@ def test_a_damaged_run_is_not_resumed(coarse: xr.Dataset, tiny: Preset, tmp_path
         run.resume(tmp_path)
 
 
-def test_a_budget_plans_the_steps_once(coarse: xr.Dataset, tiny: Preset, tmp_path: Path) -> None:
+def test_a_budget_plans_the_steps(coarse: xr.Dataset, tiny: Preset, tmp_path: Path) -> None:
     preset = replace(tiny, training=replace(tiny.training, dynamics_steps=10**6, joint_steps=10**6))
     reports = train(tmp_path, coarse, preset, budget=3)
     card = checkpoint.load(tmp_path).card
