@@ -26,7 +26,8 @@ Forecasts {variables} ({equation}) on the geometry `{geometry}`, from a state ob
 |---|---|
 | training data | `{data_command}`: seed {seed}, split {split}, {samples} trajectories, t = 0 … {horizon:g}, {parameters} |
 | training | `{command}` |
-| time and device | {minutes:.0f} minutes on {device}; {versions} |
+| settings | {settings} |
+| time and device | {minutes:.0f} minutes on {device}; {note}; {versions} |
 | weights | {weights:,} in the dynamics, and a prior over {numbers} numbers per state |
 
 ## Measured on {count} unseen trajectories
@@ -102,6 +103,8 @@ def card(model: pf.Forecaster, options: argparse.Namespace, rows: dict, shifts: 
         command=known["command"],
         minutes=known["seconds"] / 60,
         device=known["device"],
+        note=known.get("note", "uninterrupted"),
+        settings=", ".join(f"{key} {value}" for key, value in known["training"].items()),
         versions=known["versions"],
         weights=sum(p.numel() for p in model.dynamics.parameters()),
         numbers=model.config.field.latents * model.field.context_dim,

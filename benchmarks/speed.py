@@ -15,6 +15,7 @@ at most that of the model. Without one, no error is equal, and that row is left 
 """
 
 import argparse
+import ctypes
 import gc
 import multiprocessing
 import time
@@ -95,11 +96,13 @@ def in_fresh_process(task: Callable[..., object], *arguments: object) -> object:
 
 
 def peak_above(work: Callable[[], object]) -> float:
-    """MiB by which `work` raises the peak memory of this process above what it holds (Linux only).
+    """MiB by which `work` raises the peak memory of this process above what it holds (Linux, glibc).
 
-    Not `ru_maxrss`: it remembers what building the model has needed for a moment.
+    Not `ru_maxrss`, which remembers what building the model needed for a moment; and what that has
+    freed is given back to the system first, lest `work` should reuse it unseen.
     """
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak()
     work()
