@@ -31,10 +31,11 @@ from pdeforecast.trajectory import (
     to_dataset,
 )
 
-_CHUNK = 4096
-"""Points decoded at once: bounds memory whatever is asked for."""
-_PAIRS = 2**18
-"""Pairs of a point and a state decoded at once by a field whose every pair costs memory."""
+_POINTS = 2**16
+"""Points decoded at once."""
+_PAIRS = {True: 2**22, False: 2**18}
+"""Pairs of a point and a state decoded at once, by whether the field is linear (then a pair costs a
+number, otherwise networks' hidden values): bounds memory whatever is asked for."""
 _STATIC = LinearFieldConfig()
 """How static fields are held, whatever the field of the states."""
 
@@ -133,7 +134,7 @@ class Forecaster(nn.Module):
         if not states[0].shared or any(state.poses is not poses for state in states):
             poses = torch.cat([state.poses.expand(batch, -1, -1) for state in states])
         many = Latents(poses, torch.cat([state.contexts for state in states]), states[0].windows)
-        size = _CHUNK if self.field.linear else max(1, min(_CHUNK, _PAIRS // len(many.contexts)))
+        size = max(1, min(_POINTS, _PAIRS[self.field.linear] // len(many.contexts)))
         pieces = [self.field(chunk.to(self.mean), many) for chunk in points.split(size)]
         values = torch.cat(pieces, dim=1) * self.scale + self.mean
         return values.unflatten(0, (len(states), batch)).transpose(0, 1)

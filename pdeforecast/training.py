@@ -27,6 +27,9 @@ from pdeforecast.rollout import Surroundings
 
 PHASES = ("field", "dynamics", "joint")
 
+_JOINT_SHARE = 0.01
+"""The joint phase's learning rate in units of the dynamics': it polishes weights that have settled."""
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -51,7 +54,7 @@ class TrainingConfig:
     dynamics_steps: int = 20000
     joint_steps: int = 1000
     batch: int = 32
-    horizon: int = 8
+    horizon: int = 6
     points: int = 1024
     learning_rate: float = 0.01
     field_rate: float = 1e-3
@@ -211,7 +214,7 @@ class Progress:
         if self.phase == "field":
             trained = self._trained()
             return [Adam([{"params": trained, "peak": self.config.field_rate}])] if trained else []
-        peak = self.config.learning_rate * (1.0 if self.phase == "dynamics" else 0.1)
+        peak = self.config.learning_rate * (1.0 if self.phase == "dynamics" else _JOINT_SHARE)
         moved = list(self.model.dynamics.parameters())
         matrices = [p for p in moved if p.ndim == 2]
         rest = [p for p in moved if p.ndim != 2]

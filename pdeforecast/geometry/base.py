@@ -12,6 +12,7 @@ which is *bi-invariant*, a(gx, gp) = a(x, p). Networks receive a(x, p) and nothi
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+import torch
 from torch import Generator, Tensor
 
 
@@ -116,3 +117,15 @@ class Geometry(ABC):
         Its dimensions are the coordinates reversed, whatever the order of `axes`; the nodes of an
         axis may be irregular and in any order.
         """
+
+
+def length(v: Tensor) -> Tensor:
+    """‖v‖ over the last dimension, whose gradient at v = 0 is 0.
+
+    Written out per component: a reduction over an axis as short as this one is three times slower.
+    """
+    first, *others = v.unbind(-1)
+    squared = first.square()
+    for component in others:
+        squared = squared + component.square()
+    return squared.clamp_min(torch.finfo(v.dtype).tiny).sqrt()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor
 
-from pdeforecast.geometry.base import Geometry
+from pdeforecast.geometry.base import Geometry, length
 
 
 class PeriodicPlane(Geometry):
@@ -34,7 +34,7 @@ class PeriodicPlane(Geometry):
         return torch.atan2(sin, cos) / (2 * math.pi)
 
     def distance(self, x: Tensor, p: Tensor) -> Tensor:
-        return self._short_way(x - p).norm(dim=-1)
+        return length(self._short_way(x - p))
 
     def exp(self, p: Tensor, v: Tensor) -> Tensor:
         return p + v
