@@ -208,7 +208,8 @@ def training(model: Forecaster) -> list[Row]:
     rows = []
     times, points = tuple(FRAMES[:T_IN]), grid(64)
     values = states(4 * T_IN).view(4, T_IN, -1, 1)
-    data = Trajectories(times, points, values, points, states(1).double())
+    alike = torch.ones(len(points))
+    data = Trajectories(times, points, alike, values, points, alike, states(1).double())
     for horizon in (1, 8):
         settings = replace(
             PRESETS["default"].training,

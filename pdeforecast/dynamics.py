@@ -126,7 +126,7 @@ class LatentDynamics(nn.Module):
         self.register_buffer("context_scale", torch.ones(context_dim))
         self.register_buffer("static_scale", torch.ones(static_dim))
         self.register_buffer("rate", torch.ones(()))
-        self.register_buffer("frequencies", 1.5 * torch.randn(geometry.relative_dim, _FEATURES))
+        self.register_buffer("frequencies", 1.5 * torch.randn(geometry.between_dim, _FEATURES))
         self.visible: Tensor | None = None
         self.message = SeparableMessage()
         self.kernel_basis = nn.Sequential(
@@ -138,7 +138,7 @@ class LatentDynamics(nn.Module):
         self.stem = nn.Linear(inputs, hidden)
         self.blocks = nn.ModuleList(Product(hidden) for _ in range(blocks))
         self.context_head = nn.Linear(hidden + inputs, context_dim)
-        self.pose_head = nn.Linear(hidden + inputs, geometry.dim) if moving else None
+        self.pose_head = nn.Linear(hidden + inputs, geometry.velocity_dim) if moving else None
         for kernel in kernels:
             nn.init.normal_(kernel.weight, std=_FEATURES**-0.5)
         for head in filter(None, (self.context_head, self.pose_head)):
@@ -169,7 +169,7 @@ class LatentDynamics(nn.Module):
         return Graph(_edges(sources, count), tuple(weighted), batch)
 
     def velocity(self, graph: Graph, contexts: Tensor, static: Tensor) -> tuple[Tensor, Tensor]:
-        """Body-frame velocities of poses (B, N, dim) and dc/dt (B, N, context_dim).
+        """Body-frame velocities of poses (B, N, velocity_dim) and dc/dt (B, N, context_dim).
 
         Args:
             graph: from `look`.
@@ -192,7 +192,7 @@ class LatentDynamics(nn.Module):
         shape = contexts.shape[:2]
         change = _nodes(_pointwise(self.context_head, out), shape) * self.context_scale
         if self.pose_head is None:
-            drift = contexts.new_zeros(*shape, self.geometry.dim)
+            drift = contexts.new_zeros(*shape, self.geometry.velocity_dim)
         else:
             drift = _nodes(_pointwise(self.pose_head, out), shape) * self.spacing
         return self.rate * drift, self.rate * self._project(change)

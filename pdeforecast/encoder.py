@@ -4,7 +4,7 @@ From latents on a lattice, all with one learned context, the encoder descends th
 of the field at the observed points,
 
     c ← c − r_c ⊙ ∇_c L,      p ← exp(p, −r_p ∇_v L(exp(p, v))|_{v = 0}),
-    L = Σ w (f(x; z) − y)²,   w ∝ 1 / (variance + noise), Σ w = 1 over what is observed of a state,
+    L = Σ w (f(x; z) − y)²,   w ∝ measure / (variance + noise), Σ w = 1 over what is observed,
 
 where the rates r_c (a vector) and r_p are learned *through* the steps. Gradients of contexts are
 plain vectors and those of poses live in body frames, so each step commutes with the group. Encoding
@@ -65,7 +65,13 @@ class MetaSGD(nn.Module):
         if fit_poses:
             self.pose_rate = nn.Parameter(torch.tensor(pose_rate))
 
-    def forward(self, points: Tensor, values: Tensor, variance: Tensor | None = None) -> Latents:
+    def forward(
+        self,
+        points: Tensor,
+        values: Tensor,
+        variance: Tensor | None = None,
+        measure: Tensor | None = None,
+    ) -> Latents:
         """The latents of states.
 
         Args:
@@ -74,10 +80,11 @@ class MetaSGD(nn.Module):
                 without any observation is given the initial latents.
             variance: of the observations' errors, shaped as `values`; None if all are alike.
                 Observations at the same point are merged in evaluation; see `merge_duplicates`.
+            measure: (M,), the part of the space that each point represents; None if all are alike.
         """
         if not self.training:
             points, values, variance = merge_duplicates(points, values, variance)
-        return self.fit(self.initial(values), points, values, variance)
+        return self.fit(self.initial(values), points, values, variance, measure)
 
     def initial(self, values: Tensor) -> Latents:
         """The latents that a batch of states (batch, …) starts from, in the type of its values."""
@@ -85,21 +92,39 @@ class MetaSGD(nn.Module):
         windows = torch.full((self.latents,), self.window, dtype=values.dtype, device=values.device)
         return Latents(self.lattice.to(values), contexts, windows)
 
-    def fit(self, start: Latents, points: Tensor, values: Tensor, variance: Tensor | None = None) -> Latents:
+    def fit(
+        self,
+        start: Latents,
+        points: Tensor,
+        values: Tensor,
+        variance: Tensor | None = None,
+        measure: Tensor | None = None,
+    ) -> Latents:
         """The latents after all steps from `start`; arguments otherwise as in `forward`."""
-        return self._descend(start, points, values, variance)[-1]
+        return self._descend(start, points, values, variance, measure)[-1]
 
-    def losses(self, points: Tensor, values: Tensor, variance: Tensor | None = None) -> Tensor:
+    def losses(
+        self,
+        points: Tensor,
+        values: Tensor,
+        variance: Tensor | None = None,
+        measure: Tensor | None = None,
+    ) -> Tensor:
         """L (steps + 1, batch) before the first and after every step."""
-        states = self._descend(self.initial(values), points, values, variance)
-        values, weights = _weighted(values, variance, self.noise)
+        states = self._descend(self.initial(values), points, values, variance, measure)
+        values, weights = _weighted(values, variance, measure, self.noise)
         return torch.stack([(weights * (self.field(points, z) - values) ** 2).sum((1, 2)) for z in states])
 
     def _descend(
-        self, start: Latents, points: Tensor, values: Tensor, variance: Tensor | None
+        self,
+        start: Latents,
+        points: Tensor,
+        values: Tensor,
+        variance: Tensor | None,
+        measure: Tensor | None,
     ) -> list[Latents]:
         """The latents before the first and after every step."""
-        values, weights = _weighted(values, variance, self.noise)
+        values, weights = _weighted(values, variance, measure, self.noise)
 
         def loss(contexts: Tensor, seen: Seen) -> Tensor:
             return (weights * (self.field.read(seen, contexts) - values) ** 2).sum()
@@ -131,7 +156,7 @@ class MetaSGD(nn.Module):
             return loss(contexts, seen)
 
         def step(z: Latents) -> Latents:
-            rest = z.contexts.new_zeros(*z.contexts.shape[:-1], geometry.dim)
+            rest = z.contexts.new_zeros(*z.contexts.shape[:-1], geometry.velocity_dim)
             slope, pull = grad(moved, argnums=(0, 1))(z.contexts, rest, z)
             poses = geometry.exp(z.poses, -self.latents * self.pose_rate * pull)
             return Latents(poses, self._stepped(z.contexts, slope), z.windows)
@@ -142,13 +167,17 @@ class MetaSGD(nn.Module):
         return contexts - self.latents * self.context_rate * slope
 
 
-def _weighted(values: Tensor, variance: Tensor | None, noise: float) -> tuple[Tensor, Tensor]:
+def _weighted(
+    values: Tensor, variance: Tensor | None, measure: Tensor | None, noise: float
+) -> tuple[Tensor, Tensor]:
     """Values with 0 for NaN, and weights that sum to 1 over what is observed of each state."""
     observed = ~values.isnan()
     weights = observed.to(values)
     if variance is not None:
         # Not `weights / variance`: a NaN variance of an absent value must not become NaN · 0.
         weights = torch.where(observed, 1 / (variance + noise), 0.0)
+    if measure is not None:
+        weights = weights * measure.to(weights)[:, None]
     total = weights.sum((1, 2), keepdim=True)
     return torch.where(observed, values, 0.0), weights / torch.where(total > 0, total, 1.0)
 

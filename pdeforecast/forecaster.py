@@ -99,22 +99,34 @@ class Forecaster(nn.Module):
         width = self.config.field.window * self.geometry.spacing(self.config.field.latents)
         return self.mean.new_full((self.config.field.latents,), width)
 
-    def encode(self, points: Tensor, values: Tensor, variance: Tensor | None = None) -> Latents:
-        """Observed values (batch, M, V), NaN where not observed, at points (M, d) → latents."""
+    def encode(
+        self,
+        points: Tensor,
+        values: Tensor,
+        variance: Tensor | None = None,
+        measure: Tensor | None = None,
+    ) -> Latents:
+        """Observed values (batch, M, V), NaN where not observed, at points (M, d) → latents.
+
+        Args:
+            variance: of the observations' errors, shaped as `values`; none means exact.
+            measure: (M,), the part of the space that each point represents; none means all alike.
+        """
         # The exact step works in float64, networks in the type of their weights.
         like = self.mean.double() if self.field.linear else self.mean
         values = values.to(like)
         normal = (values - self.mean) / self.scale
         error = None if variance is None else variance.to(like) / self.scale**2
-        latents = self.encoder(points.to(like), normal, error)
+        latents = self.encoder(points.to(like), normal, error, measure)
         return latents.map(lambda tensor: tensor.to(self.mean.dtype))
 
-    def surroundings(self, points: Tensor, statics: Tensor) -> Surroundings:
+    def surroundings(self, points: Tensor, statics: Tensor, measure: Tensor | None = None) -> Surroundings:
         """Static fields, known as values (batch or 1, M, statics) at points, as poses see them."""
         if not self.config.statics:
             return lambda poses: poses.new_zeros(1, poses.shape[-2], 0).to(self.mean)
-        held = self.static_encoder(points.to(self.mean.device), statics.to(self.mean.device))
-        offsets = _stencil(self.geometry.dim) * self.geometry.spacing(self.config.field.latents)
+        device = self.mean.device
+        held = self.static_encoder(points.to(device), statics.to(device), None, measure)
+        offsets = _stencil(self.geometry) * self.geometry.spacing(self.config.field.latents)
 
         def read(poses: Tensor) -> Tensor:
             around = self.geometry.exp(poses.double()[..., :, None, :], offsets.to(poses.device))
@@ -170,7 +182,7 @@ class Forecaster(nn.Module):
         seen = samples(state, self.geometry, self.config.variables)
         around = self._statics(state, len(seen.values))
         axes, points, on_grid = self._targets(state, grid, like)
-        latents = self.encode(seen.points, seen.values, seen.variance)
+        latents = self.encode(seen.points, seen.values, seen.variance, seen.measure)
         order = sorted(set(times))
         path = self.rollout(latents, around, order)
         values = self.decode(points, [path[order.index(t)] for t in times])
@@ -202,7 +214,7 @@ class Forecaster(nn.Module):
                 f"expected as many states as static fields; came {count} and {len(found.values)}.",
                 f"Choose one: `ds['{next(iter(self.config.statics))}'].isel(sample=0)`.",
             )
-        return self.surroundings(found.points, found.values)
+        return self.surroundings(found.points, found.values, found.measure)
 
     def _targets(
         self, state: xr.Dataset, grid: Mapping[str, int] | None, like: xr.Dataset | None
@@ -226,10 +238,13 @@ _STENCIL = 4
 """Places per axis, within a cell around a pose, at which static fields are read."""
 
 
-def _stencil(dim: int) -> Tensor:
-    """Offsets (STENCIL^dim, dim) from a pose, in units of the lattice spacing."""
+def _stencil(geometry: Geometry) -> Tensor:
+    """Velocities (STENCIL^dim, velocity_dim) from a pose, in units of the lattice spacing."""
     axis = (torch.arange(_STENCIL, dtype=torch.float64) + 0.5) / _STENCIL - 0.5
-    return torch.stack(torch.meshgrid(*[axis] * dim, indexing="ij"), dim=-1).view(-1, dim)
+    steps = torch.stack(torch.meshgrid(*[axis] * geometry.dim, indexing="ij"), dim=-1)
+    steps = steps.view(-1, geometry.dim)
+    turns = steps.new_zeros(len(steps), geometry.velocity_dim - geometry.dim)
+    return torch.cat([steps, turns], dim=-1)
 
 
 def static_samples(ds: xr.Dataset, geometry: Geometry, statics: Mapping[str, str]) -> Samples:

@@ -22,7 +22,7 @@ warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta 
 
 
 class LinearField(nn.Module):
-    """A field with (degree + 1)^dim local functions per latent and channel.
+    """A field with (degree + 1)^chart_dim local functions per latent and channel.
 
     Args:
         geometry: the space.
@@ -43,7 +43,7 @@ class LinearField(nn.Module):
         self.degree = degree
         self.neighbours = neighbours
         self.radius = radius
-        self.functions = (degree + 1) ** geometry.dim
+        self.functions = (degree + 1) ** geometry.chart_dim
         self.context_dim = channels * self.functions
 
     def basis(self, a: Tensor) -> Tensor:

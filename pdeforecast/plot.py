@@ -234,12 +234,13 @@ def _scenes(truth: xr.Dataset, forecasts: Mapping[str, xr.Dataset]) -> dict[str,
 def _alone(ds: xr.Dataset) -> _Scene:
     geometry, name = geometry_of(ds), _first_variable(ds)
     unit = str(ds[name].attrs.get("units", "1"))
-    times, points, values = trajectory_values(ds, geometry, {name: unit})
+    times, _, values = trajectory_values(ds, geometry, {name: unit})
+    places = trajectory_values(*_positions(ds, geometry))[2][0, 0]
     order = np.argsort(times)
     fields = {"forecast": _numpy(values[:, order, :, 0])}
     clock = "time" if "time" in ds.dims else "lead_time"
     leads = np.array(times)[order]
-    return _Scene(geometry, _numpy(points), leads, fields, {}, name, unit, *_clock(ds, clock))
+    return _Scene(geometry, _numpy(places), leads, fields, {}, name, unit, *_clock(ds, clock))
 
 
 def _first_variable(ds: xr.Dataset) -> str:
@@ -286,12 +287,14 @@ def _start(ds: xr.Dataset, truth: xr.Dataset, common: Tensor) -> Tensor:
 
 def _common_points(ds: xr.Dataset, truth: xr.Dataset, geometry: Geometry) -> Tensor:
     """The places (M, d) that both have, in the order in which `match` gives them."""
+    return match(_positions(ds, geometry)[0], _positions(truth, geometry)[0]).truth[0, 0]
 
-    def positions(ds: xr.Dataset) -> xr.Dataset:
-        axes = xr.broadcast(*(ds[name].astype(float) for name in geometry.coordinates))
-        return xr.Dataset({f"{axis.name}_position": axis for axis in axes}, attrs=ds.attrs)
 
-    return match(positions(ds), positions(truth)).truth[0, 0]
+def _positions(ds: xr.Dataset, geometry: Geometry) -> tuple[xr.Dataset, Geometry, dict[str, str]]:
+    """The coordinates as variables, and how to read them."""
+    axes = xr.broadcast(*(ds[name].astype(float) for name in geometry.coordinates))
+    fields = {f"{axis.name}_position": axis.assign_attrs(units="1") for axis in axes}
+    return xr.Dataset(fields, attrs=ds.attrs), geometry, dict.fromkeys(fields, "1")
 
 
 def _clock(ds: xr.Dataset, name: str) -> tuple[str, str]:

@@ -11,8 +11,10 @@ of the points in any pattern. With S = L Lᵀ and B = R^(−½) A L it reads, fo
     c − c₀ = L (Bᵀ B + 1)⁻¹ Bᵀ R^(−½) (y − A c₀)  =  L Bᵀ (B Bᵀ + 1)⁻¹ R^(−½) (y − A c₀).
 
 What is learned is c₀, the prior S and the variance of what the field cannot represent, a part of
-R. S depends on two latents through their relative pose pᵢ⁻¹pⱼ alone, which is all that an
-equivariant prior may know: on the lattice of a torus it is block-circulant.
+R, over the part of the space that an observation represents: where a grid crowds, its observations
+share one error. c₀ depends on a latent through what it sees of itself, p⁻¹p, and S on two latents
+through their relative pose pᵢ⁻¹pⱼ alone, which is all that an equivariant prior may know: on the
+lattice of a torus, c₀ is one vector and S is block-circulant.
 """
 
 from typing import Any
@@ -21,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from pdeforecast.encoder import merge_duplicates
-from pdeforecast.geometry import Geometry
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 
@@ -40,7 +41,7 @@ class PreconditionedSGD(nn.Module):
         window: σ of the Gaussian windows, in units of the lattice spacing.
 
     Attributes:
-        initial: c₀ (channels, functions), the same for every latent.
+        initial: c₀ in vectors (channels, orbits, functions), one per orbit of the group.
         covariance: S in blocks (channels, relations, functions, functions), one per relative pose.
         noise: (channels,), the variance of what the field cannot represent.
     """
@@ -48,6 +49,7 @@ class PreconditionedSGD(nn.Module):
     poses: Tensor
     windows: Tensor
     relation: Tensor
+    orbit: Tensor
     initial: Tensor
     covariance: Tensor
     noise: Tensor
@@ -58,13 +60,15 @@ class PreconditionedSGD(nn.Module):
         self.field = field
         poses = geometry.lattice(latents)
         widths = torch.full((latents,), window * geometry.spacing(latents), dtype=torch.float64)
-        relation = _relations(geometry, poses)
+        relation = _same(geometry.between(poses[:, None], poses[None, :]))
+        orbit = _same(geometry.between(poses, poses))
         blocks = torch.zeros(v, int(relation.max()) + 1, f, f, dtype=torch.float64)
         blocks[:, relation.diagonal()] = torch.eye(f, dtype=torch.float64)
         self.register_buffer("poses", poses, persistent=False)
         self.register_buffer("windows", widths, persistent=False)
         self.register_buffer("relation", relation, persistent=False)
-        self.register_buffer("initial", torch.zeros(v, f, dtype=torch.float64))
+        self.register_buffer("orbit", orbit, persistent=False)
+        self.register_buffer("initial", torch.zeros(v, int(orbit.max()) + 1, f, dtype=torch.float64))
         self.register_buffer("covariance", blocks)
         self.register_buffer("noise", torch.full((v,), 1e-6, dtype=torch.float64))
         self._last: dict[int, tuple[tuple[Tensor, ...], _Step]] = {}
@@ -73,31 +77,37 @@ class PreconditionedSGD(nn.Module):
         # The kept steps hold sparse tensors, which cannot be copied.
         return {**self.__dict__, "_last": {}}
 
-    def forward(self, points: Tensor, values: Tensor, variance: Tensor | None = None) -> Latents:
+    def forward(
+        self,
+        points: Tensor,
+        values: Tensor,
+        variance: Tensor | None = None,
+        measure: Tensor | None = None,
+    ) -> Latents:
         """The most likely latents of each state of a batch.
 
         Args:
             points: (M, point_dim), shared by the batch.
             values: (batch, M, channels); NaN where not observed.
             variance: of the observations' errors, like `values`; none means exact observations.
+            measure: (M,), the part of the space that each point represents, in units of their mean;
+                none means all alike.
         """
         points, values, variance = merge_duplicates(points, values, variance)
         points, values = points.double(), values.double()
+        error = self.noise / (1.0 if measure is None else measure.to(points)[:, None])
+        error = error + (torch.zeros_like(values) if variance is None else variance.double())
         contexts = torch.stack(
-            [
-                self._channel(v, points, values[..., v], None if variance is None else variance[..., v])
-                for v in range(self.field.channels)
-            ],
+            [self._channel(v, points, values[..., v], error[..., v]) for v in range(self.field.channels)],
             dim=-2,
         )
         return Latents(self.poses, contexts.flatten(-2), self.windows)
 
-    def _channel(self, v: int, points: Tensor, values: Tensor, variance: Tensor | None) -> Tensor:
+    def _channel(self, v: int, points: Tensor, values: Tensor, error: Tensor) -> Tensor:
         """Contexts (batch, N, functions); states observed alike share one factorisation."""
-        error = self.noise[v] + (torch.zeros_like(values) if variance is None else variance.double())
         error = error.where(~values.isnan(), torch.inf)
         latents = self.poses.shape[0]
-        start = self.initial[v].repeat(latents)
+        start = self.initial[v, self.orbit].flatten()
         contexts = start.repeat(len(values), 1)
         if not error.isfinite().any():
             return contexts.unflatten(-1, (latents, -1))
@@ -131,28 +141,26 @@ class PreconditionedSGD(nn.Module):
         jitter = _JITTER * prior.diagonal().mean() + _LEAST_NOISE**2
         return torch.linalg.cholesky(prior + jitter * torch.eye(len(prior)).to(prior))
 
-    def learn_prior(self, contexts: Tensor, residual: Tensor) -> None:
-        """Sets c₀, S and the noise from encoded training states.
+    def learn_prior(self, contexts: Tensor, noise: Tensor) -> None:
+        """Sets c₀, S and the noise from encoded training states, each moved at random by the group.
 
-        S is the covariance of the contexts, averaged over all pairs of latents with one relative
-        pose; the noise is the mean square of what the field left unexplained.
+        c₀ is the mean and S the covariance of the contexts, averaged over all latents of one orbit
+        and all pairs with one relative pose.
 
         Args:
             contexts: (states, N, channels·functions).
-            residual: (states, M, channels), observations minus field.
+            noise: (channels,), the mean square of what the field left unexplained.
         """
         split = contexts.double().unflatten(-1, (self.field.channels, self.field.functions))
-        self.initial.copy_(split.mean((0, 1)))
-        centred = split - self.initial
-        relations = self.covariance.shape[1]
-        member = torch.nn.functional.one_hot(self.relation.flatten(), relations).double()
+        mean = _means(split.mean(0), self.orbit, self.initial.shape[1])
+        self.initial.copy_(mean.transpose(0, 1))
+        centred = split - mean[self.orbit]
         for v in range(self.field.channels):
             columns = centred[:, :, v].flatten(1)
             full = (columns.T @ columns / len(columns)).unflatten(0, (len(self.poses), -1))
             pairs = full.unflatten(-1, (len(self.poses), -1)).permute(0, 2, 1, 3).flatten(0, 1)
-            mean = torch.einsum("pr,pfg->rfg", member, pairs) / member.sum(0)[:, None, None]
-            self.covariance[v].copy_(mean)
-        self.noise.copy_(residual.double().square().nanmean((0, 1)).clamp_min(_LEAST_NOISE))
+            self.covariance[v].copy_(_means(pairs, self.relation.flatten(), self.covariance.shape[1]))
+        self.noise.copy_(noise.double().clamp_min(_LEAST_NOISE))
 
     def visible(self) -> Tensor:
         """Π (channels, N·F, N·F): encode what the field shows of a context vector.
@@ -201,8 +209,14 @@ def _alike(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
     return all(x.device == y.device and torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _relations(geometry: Geometry, poses: Tensor) -> Tensor:
-    """(N, N): which pairs of latents have the same relative pose, as numbers from 0."""
-    between = geometry.between(poses[:, None], poses[None, :])
-    rounded = (between * 1e6).round().flatten(0, 1)
-    return rounded.unique(dim=0, return_inverse=True)[1].view(len(poses), len(poses))
+def _same(between: Tensor) -> Tensor:
+    """Which relative poses (…, between_dim) are the same, as numbers (…) from 0."""
+    rounded = (between * 1e6).round().flatten(0, -2)
+    return rounded.unique(dim=0, return_inverse=True)[1].view(between.shape[:-1])
+
+
+def _means(values: Tensor, member: Tensor, classes: int) -> Tensor:
+    """The mean (classes, …) of the values (n, …) of each class."""
+    total = values.new_zeros(classes, *values.shape[1:]).index_add_(0, member, values)
+    count = member.bincount(minlength=classes).to(values)
+    return total / count.view(-1, *[1] * (values.ndim - 1))

@@ -27,7 +27,7 @@ from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.geometry import Geometry
 from pdeforecast.presets import Preset
 from pdeforecast.training import PHASES, Progress, Report, TrainingConfig, Trajectories, train
-from pdeforecast.trajectory import trajectory_values
+from pdeforecast.trajectory import measure, trajectory_values
 
 _FORMAT = "pdeforecast-run/1"
 _SAVE_EVERY = 60.0
@@ -131,11 +131,13 @@ def trajectories(ds: xr.Dataset, model: Forecaster) -> Trajectories:
             "expected times in ascending order, each once; these are not.",
             "Sort them: `ds = ds.sortby('time').drop_duplicates('time')`.",
         )
-    static_points, statics = points[:0], torch.zeros(1, 0, 0)
+    static_points, statics, static_measure = points[:0], torch.zeros(1, 0, 0), torch.zeros(0)
     if config.statics:
         held = static_samples(ds, model.geometry, config.statics)
-        static_points, statics = held.points, held.values.double()
-    return Trajectories(tuple(times), points, values, static_points, statics)
+        static_points, statics, static_measure = held.points, held.values.double(), held.measure
+    return Trajectories(
+        tuple(times), points, measure(ds, model.geometry), values, static_points, static_measure, statics
+    )
 
 
 def fields_of(ds: xr.Dataset) -> tuple[dict[str, str], dict[str, str]]:

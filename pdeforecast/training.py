@@ -27,6 +27,8 @@ from pdeforecast.rollout import Surroundings
 
 PHASES = ("field", "dynamics", "joint")
 
+_PRIOR_STATES = 2048
+"""Moved states from which the prior is learned; few states are used under several motions."""
 _JOINT_SHARE = 0.01
 """The joint phase's learning rate in units of the dynamics': it polishes weights that have settled."""
 
@@ -99,15 +101,19 @@ class Trajectories:
     Attributes:
         times: of the T frames.
         points: (M, point_dim).
+        measure: (M,), the part of the space that each point represents, in units of their mean.
         values: (S, T, M, V), NaN where not observed.
         static_points: (K, point_dim).
+        static_measure: (K,), likewise.
         statics: (1 or S, K, statics).
     """
 
     times: tuple[float, ...]
     points: Tensor
+    measure: Tensor
     values: Tensor
     static_points: Tensor
+    static_measure: Tensor
     statics: Tensor
 
 
@@ -270,10 +276,17 @@ def train(progress: Progress, data: Trajectories) -> Iterator[Report]:
 
 
 def _normalise(model: Forecaster, data: Trajectories) -> None:
-    values = data.values.flatten(0, 2).double()
-    model.mean.copy_(values.nanmean(0))
-    scale = (values - values.nanmean(0)).square().nanmean(0).sqrt()
+    values = data.values.flatten(0, 1).double()
+    mean = _moment(values, data.measure)
+    scale = _moment((values - mean).square(), data.measure).sqrt()
+    model.mean.copy_(mean)
     model.scale.copy_(torch.where(scale > 0, scale, 1.0))
+
+
+def _moment(values: Tensor, measure: Tensor) -> Tensor:
+    """The mean (V,) of values (…, M, V) over what is observed of the space."""
+    weight = measure.to(values)[:, None] * ~values.isnan()
+    return (weight * values.nan_to_num()).flatten(0, -2).sum(0) / weight.flatten(0, -2).sum(0)
 
 
 def _draw(config: TrainingConfig, phase: str, step: int) -> torch.Generator:
@@ -287,20 +300,30 @@ def _field(progress: Progress, data: Trajectories) -> Iterator[Report]:
 
 
 def _learn_prior(progress: Progress, data: Trajectories) -> Iterator[Report]:
-    """The prior of a linear field, by alternately encoding states and taking their moments."""
+    """The prior of a linear field, by alternately encoding states and taking their moments.
+
+    Each part of the states is moved by its own element of the group, so what is learned of one place
+    is known of all that the group makes of it.
+    """
     model, config = progress.model, progress.config
     assert isinstance(model.encoder, PreconditionedSGD)
     frames = data.values.flatten(0, 1)
-    chosen = torch.randperm(len(frames), generator=_draw(config, "field", 0))[:1024]
+    order = torch.randperm(len(frames), generator=_draw(config, "field", 0))
+    chosen = order.repeat(-(-_PRIOR_STATES // len(order)))[:_PRIOR_STATES]
     values = (frames[chosen].to(model.mean) - model.mean) / model.scale
-    points = data.points.to(model.mean.device)
+    motions = _motions(model, config)
     for _ in range(progress.step, config.field_steps):
-        latents = model.encoder(points, values)
-        residual = values - model.field(points, latents.map(lambda t: t.to(values.dtype)))
-        model.encoder.learn_prior(latents.contexts, residual)
+        contexts, errors = [], []
+        for g, part in zip(motions, values.tensor_split(len(motions)), strict=True):
+            points = model.geometry.act(g, data.points).to(model.mean.device)
+            latents = model.encoder(points, part, None, data.measure)
+            contexts.append(latents.contexts)
+            errors.append(part - model.field(points, latents.map(lambda t: t.to(values.dtype))))
+        residual = torch.cat(errors)
+        noise = _moment(residual.square(), data.measure)
+        model.encoder.learn_prior(torch.cat(contexts), noise)
         progress.step += 1
-        loss = float(residual.square().nanmean())
-        yield Report("field", progress.step, config.field_steps, loss, 0)
+        yield Report("field", progress.step, config.field_steps, float(noise.mean()), 0)
 
 
 def _meta_learn(progress: Progress, data: Trajectories) -> Iterator[Report]:
@@ -314,10 +337,10 @@ def _meta_learn(progress: Progress, data: Trajectories) -> Iterator[Report]:
         share = 0.02 ** float(torch.rand((), generator=draw))
         given = order[: max(8, int(config.points * share))]
         normal = (values - model.mean) / model.scale
-        points = data.points.to(model.mean)
-        latents = model.encoder(points[given], normal[:, given])
+        points, measure = data.points.to(model.mean), data.measure.to(model.mean)
+        latents = model.encoder(points[given], normal[:, given], None, measure[given])
         asked = order[len(order) // 2 :]
-        loss = _mean_square(model.field(points[asked], latents), normal[:, asked])
+        loss = _mean_square(model.field(points[asked], latents), normal[:, asked], measure[asked])
         progress.update(loss)
         yield Report("field", progress.step, config.field_steps, float(loss.detach()), 0)
 
@@ -345,8 +368,12 @@ def encode_all(model: Forecaster, data: Trajectories, motions: Tensor) -> list[E
     geometry, made = model.geometry, []
     for g in motions:
         points = geometry.act(g, data.points).to(model.mean.device)
-        statics = model.surroundings(geometry.act(g, data.static_points), data.statics)
-        pieces = [model.encode(points, part.flatten(0, 1).to(model.mean)) for part in data.values.split(16)]
+        around = geometry.act(g, data.static_points) if len(data.static_points) else data.static_points
+        statics = model.surroundings(around, data.statics, data.static_measure)
+        pieces = [
+            model.encode(points, part.flatten(0, 1).to(model.mean), None, data.measure)
+            for part in data.values.split(16)
+        ]
         frames = data.values.shape[:2]
         shared = pieces[0].shared
         poses = pieces[0].poses if shared else torch.cat([z.poses for z in pieces]).unflatten(0, frames)
@@ -356,7 +383,7 @@ def encode_all(model: Forecaster, data: Trajectories, motions: Tensor) -> list[E
 
 
 def _motions(model: Forecaster, config: TrainingConfig) -> Tensor:
-    return model.geometry.random_element(config.copies, _draw(config, "dynamics", 10**8))
+    return model.geometry.random_motion(config.copies, _draw(config, "dynamics", 10**8))
 
 
 def _scales(model: Forecaster, encoded: list[Encoded], times: tuple[float, ...]) -> None:
@@ -397,6 +424,7 @@ def _joint(progress: Progress, data: Trajectories, encoded: list["Encoded"]) -> 
     everywhere and states known at a few points count alike.
     """
     model, config = progress.model, progress.config
+    measure = data.measure.to(model.mean)
     while progress.step < config.joint_steps:
         draw = _draw(config, "joint", progress.step)
         part = encoded[int(torch.randint(len(encoded), (), generator=draw))]
@@ -405,25 +433,25 @@ def _joint(progress: Progress, data: Trajectories, encoded: list["Encoded"]) -> 
         truth = data.values[chosen, first : first + horizon + 1].to(model.mean)
         share = 0.02 ** float(torch.rand((), generator=draw))
         known = torch.randperm(len(part.points), generator=draw)[: max(1, int(len(part.points) * share))]
-        latents = model.encode(part.points[known], truth[:, 0, known])
+        latents = model.encode(part.points[known], truth[:, 0, known], None, measure[known])
         static = part.static[chosen if len(part.static) > 1 else slice(None)]
         elapsed = [data.times[first + i] - data.times[first] for i in range(horizon + 1)]
         path = model.rollout(latents, _constant(static), elapsed)
         guess, aim = model.decode(part.points, path) / model.scale, truth / model.scale
-        start = _mean_square(guess[:, 0], aim[:, 0]).detach()
-        loss = _mean_square(guess[:, 1:], aim[:, 1:]) / (start + 1e-5)
+        start = _mean_square(guess[:, 0], aim[:, 0], measure).detach()
+        loss = _mean_square(guess[:, 1:], aim[:, 1:], measure) / (start + 1e-5)
         progress.update(loss)
         yield Report("joint", progress.step, config.joint_steps, float(loss.detach()), horizon)
 
 
-def _mean_square(guess: Tensor, truth: Tensor) -> Tensor:
-    """The mean of (guess − truth)² over what is observed.
+def _mean_square(guess: Tensor, truth: Tensor, measure: Tensor) -> Tensor:
+    """The mean of (guess − truth)² (…, M, V) over what is observed of the space.
 
     Not `nanmean`, whose gradient is NaN where its argument is.
     """
     observed = ~truth.isnan()
     error = torch.where(observed, guess - truth.nan_to_num(), 0.0)
-    return error.square().sum() / observed.sum()
+    return (measure[:, None] * error.square()).sum() / (measure[:, None] * observed).sum()
 
 
 def _choose(config: TrainingConfig, horizon: int, part: Encoded, draw: torch.Generator) -> tuple[Tensor, int]:

@@ -6,38 +6,53 @@ in ambient coordinates in which the group acts linearly or affinely, so that Run
 
     a(x, p) = p⁻¹x        (`relative`)
 
-which is *bi-invariant*, a(gx, gp) = a(x, p). Networks receive a(x, p) and nothing else.
+which is *bi-invariant*, a(gx, gp) = a(x, p). Networks receive a(x, p) and nothing else. Where the
+group is smaller than the motions of the space, because an axis or a centre is fixed, a(x, p) holds
+what the pose sees of that, too.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-import torch
 from torch import Generator, Tensor
 
 
 class Geometry(ABC):
-    """The promise that every space makes; `tests/geometry/test_laws.py` holds it to its word.
+    """The promise that every space makes; `pdeforecast.testing.LAWS` hold it to its word.
 
-    All methods broadcast over leading dimensions. A *pose* has `pose_dim` ambient numbers, a
-    *point* `point_dim`, a body-frame velocity v `dim`, and a(x, p) `relative_dim`.
+    All methods broadcast over leading dimensions. A *pose* has `pose_dim` ambient numbers, a *point*
+    `point_dim`, a(x, p) `relative_dim`, and p⁻¹q `between_dim`. A body-frame velocity v has
+    `velocity_dim` components: the first `dim` move the place of the pose, the others, if any, turn its
+    frame.
 
     Attributes:
-        name: the `geometry` attribute of a Dataset.
-        coordinates: names of the Dataset coordinates, in the order of a point's components.
+        name: in `GEOMETRIES`.
+        domain: the `geometry` attribute of a Dataset on this space; several geometries may share it.
+        coordinates: names of the Dataset coordinates; a grid's dimensions are these, reversed.
         units: of each coordinate.
+        extent: from where to where each coordinate goes.
         dim: the dimension of the space.
+        chart_dim: that of `chart`: `dim`, or 1 if only distances are seen.
         volume: its total measure.
     """
 
     name: str
+    domain: str
     coordinates: tuple[str, ...]
     units: Mapping[str, str]
+    extent: Mapping[str, tuple[float, float]]
     dim: int
+    chart_dim: int
+    velocity_dim: int
     point_dim: int
     pose_dim: int
     relative_dim: int
+    between_dim: int
     volume: float
+
+    @abstractmethod
+    def embed(self, coordinates: Tensor) -> Tensor:
+        """The points (…, point_dim) that have these Dataset coordinates (…, len(coordinates))."""
 
     @abstractmethod
     def relative(self, x: Tensor, p: Tensor) -> Tensor:
@@ -45,10 +60,10 @@ class Geometry(ABC):
 
     @abstractmethod
     def chart(self, a: Tensor) -> Tensor:
-        """Normal coordinates (…, dim) about the pose of a point given by a(x, p)."""
+        """Normal coordinates (…, chart_dim) about the pose of a point given by a(x, p)."""
 
     def between(self, p: Tensor, q: Tensor) -> Tensor:
-        """p⁻¹q: the pose q as seen from the pose p, invariant when both are moved."""
+        """p⁻¹q: the pose q as seen from the pose p, (…, between_dim); begins with a(place(q), p)."""
         return self.relative(self.place(q), p)
 
     @abstractmethod
@@ -57,7 +72,10 @@ class Geometry(ABC):
 
     @abstractmethod
     def exp(self, p: Tensor, v: Tensor) -> Tensor:
-        """The pose reached from p by the body-frame velocity v (…, dim) in unit time."""
+        """The pose reached from p by the body-frame velocity v (…, velocity_dim) in unit time.
+
+        It moves along a geodesic, taking its frame along, and then turns the frame.
+        """
 
     @abstractmethod
     def log(self, p: Tensor, q: Tensor) -> Tensor:
@@ -76,6 +94,10 @@ class Geometry(ABC):
         """The point (…, point_dim) at which a pose stands."""
 
     @abstractmethod
+    def lift(self, x: Tensor) -> Tensor:
+        """A pose that stands at the point x."""
+
+    @abstractmethod
     def act(self, g: Tensor, x: Tensor) -> Tensor:
         """g x: the point moved by the group element g (a pose)."""
 
@@ -86,6 +108,13 @@ class Geometry(ABC):
     @abstractmethod
     def random_element(self, count: int, generator: Generator | None = None) -> Tensor:
         """`count` elements of the group, spread as its invariant measure is."""
+
+    def random_motion(self, count: int, generator: Generator | None = None) -> Tensor:
+        """`count` random elements of the group that carry the space onto itself.
+
+        Those are all elements, unless the space is a window onto a larger one.
+        """
+        return self.random_element(count, generator)
 
     @abstractmethod
     def random_points(self, count: int, generator: Generator | None = None) -> Tensor:
@@ -117,15 +146,3 @@ class Geometry(ABC):
         Its dimensions are the coordinates reversed, whatever the order of `axes`; the nodes of an
         axis may be irregular and in any order.
         """
-
-
-def length(v: Tensor) -> Tensor:
-    """‖v‖ over the last dimension, whose gradient at v = 0 is 0.
-
-    Written out per component: a reduction over an axis as short as this one is three times slower.
-    """
-    first, *others = v.unbind(-1)
-    squared = first.square()
-    for component in others:
-        squared = squared + component.square()
-    return squared.clamp_min(torch.finfo(v.dtype).tiny).sqrt()

@@ -22,14 +22,22 @@ class NoSymmetry(Geometry):
     def __init__(self, base: Geometry) -> None:
         self.base = base
         self.name = f"{base.name}_without_symmetry"
+        self.domain = base.domain
         self.coordinates = base.coordinates
         self.units = base.units
+        self.extent = base.extent
         self.dim = base.dim
+        self.chart_dim = base.chart_dim
+        self.velocity_dim = base.velocity_dim
         self.point_dim = base.point_dim
         self.pose_dim = base.pose_dim
         self.relative_dim = 3 * base.relative_dim
+        self.between_dim = self.relative_dim + base.between_dim
         self.volume = base.volume
         self._origin = base.lattice(1)[0]
+
+    def embed(self, coordinates: Tensor) -> Tensor:
+        return self.base.embed(coordinates)
 
     def relative(self, x: Tensor, p: Tensor) -> Tensor:
         origin = self._origin.to(x)
@@ -39,6 +47,9 @@ class NoSymmetry(Geometry):
 
     def chart(self, a: Tensor) -> Tensor:
         return self.base.chart(a[..., -self.base.relative_dim :])
+
+    def between(self, p: Tensor, q: Tensor) -> Tensor:
+        return torch.cat([super().between(p, q), self.base.between(p, q)], dim=-1)
 
     def distance(self, x: Tensor, p: Tensor) -> Tensor:
         return self.base.distance(x, p)
@@ -57,6 +68,9 @@ class NoSymmetry(Geometry):
 
     def place(self, p: Tensor) -> Tensor:
         return self.base.place(p)
+
+    def lift(self, x: Tensor) -> Tensor:
+        return self.base.lift(x)
 
     def act(self, g: Tensor, x: Tensor) -> Tensor:
         return x

@@ -10,20 +10,23 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor
 
-from pdeforecast.geometry.base import Geometry, length
+from pdeforecast.geometry.base import Geometry
+from pdeforecast.geometry.measures import centres, length, periodic_cells, square_side, uniform
 
 
 class PeriodicPlane(Geometry):
     """The flat torus with unit periods; points and poses are (x, y)."""
 
-    name = "periodic_plane"
+    name = domain = "periodic_plane"
     coordinates = ("x", "y")
     units = dict.fromkeys(coordinates, "1")
-    dim = 2
-    point_dim = 2
-    pose_dim = 2
-    relative_dim = 4
+    extent = dict.fromkeys(coordinates, (0.0, 1.0))
+    dim = chart_dim = velocity_dim = point_dim = pose_dim = 2
+    relative_dim = between_dim = 4
     volume = 1.0
+
+    def embed(self, coordinates: Tensor) -> Tensor:
+        return coordinates
 
     def relative(self, x: Tensor, p: Tensor) -> Tensor:
         angle = 2 * math.pi * (x - p)
@@ -51,6 +54,9 @@ class PeriodicPlane(Geometry):
     def place(self, p: Tensor) -> Tensor:
         return p.remainder(1.0)
 
+    def lift(self, x: Tensor) -> Tensor:
+        return x
+
     def act(self, g: Tensor, x: Tensor) -> Tensor:
         return (x + g).remainder(1.0)
 
@@ -58,47 +64,24 @@ class PeriodicPlane(Geometry):
         return p + g
 
     def random_element(self, count: int, generator: Generator | None = None) -> Tensor:
-        return torch.rand(count, 2, generator=generator, dtype=torch.float64)
+        return uniform((count, 2), 0.0, 1.0, generator)
 
     def random_points(self, count: int, generator: Generator | None = None) -> Tensor:
-        return torch.rand(count, 2, generator=generator, dtype=torch.float64)
+        return uniform((count, 2), 0.0, 1.0, generator)
 
     def lattice(self, count: int) -> Tensor:
-        n = self._side(count)
-        axis = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        return torch.stack([x, y], dim=-1).reshape(count, 2)
+        axis = centres(square_side(count, "periodic plane"), 0.0, 1.0)
+        return torch.cartesian_prod(axis, axis).flip(-1)
 
     def spacing(self, count: int) -> float:
-        return 1.0 / self._side(count)
+        return 1.0 / square_side(count, "periodic plane")
 
     def axis(self, name: str, count: int) -> Tensor:
         return torch.arange(count, dtype=torch.float64) / count
 
     def weights(self, axes: Mapping[str, Tensor]) -> Tensor:
-        x, y = axes["x"], axes["y"]
-        return _cells(y)[:, None] * _cells(x)[None, :]
-
-    @staticmethod
-    def _side(count: int) -> int:
-        n = math.isqrt(count)
-        if n * n != count or n < 1:
-            raise ValueError(
-                f"the periodic plane has square lattices only; {count} latents is none. "
-                f"Ask for {max(n, 1) ** 2} or {(n + 1) ** 2}."
-            )
-        return n
+        return periodic_cells(axes["y"], 1.0)[:, None] * periodic_cells(axes["x"], 1.0)
 
     @staticmethod
     def _short_way(displacement: Tensor) -> Tensor:
         return displacement - displacement.round()
-
-
-def _cells(axis: Tensor) -> Tensor:
-    """The length of the Voronoi cell of each node on the unit circle; they sum to 1."""
-    order = axis.argsort()
-    nodes = axis[order]
-    gaps = torch.cat([nodes[1:] - nodes[:-1], nodes[:1] + 1 - nodes[-1:]])
-    cells = torch.empty_like(axis)
-    cells[order] = 0.5 * (gaps + gaps.roll(1))
-    return cells

@@ -22,10 +22,11 @@ from pdeforecast.trajectory.layout import (
     grid_dims,
     grid_points,
     is_grid,
+    loose_points,
     times_of,
 )
 from pdeforecast.trajectory.matching import SAME_TIME, Matched, match
-from pdeforecast.trajectory.tensors import Samples, samples, to_dataset, trajectory_values
+from pdeforecast.trajectory.tensors import Samples, measure, samples, to_dataset, trajectory_values
 
 __all__ = [
     "SAME_TIME",
@@ -39,7 +40,9 @@ __all__ = [
     "grid_dims",
     "grid_points",
     "is_grid",
+    "loose_points",
     "match",
+    "measure",
     "open_dataset",
     "samples",
     "save_dataset",

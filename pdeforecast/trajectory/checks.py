@@ -24,7 +24,6 @@ from pdeforecast.trajectory.layout import (
     listing,
     seen,
     signature,
-    space_of,
     times_of,
 )
 
@@ -67,12 +66,11 @@ def check(
 
 
 def _check_space(ds: xr.Dataset, geometry: Geometry) -> None:
-    space = space_of(geometry)
-    declared = ds.attrs.get("geometry", space.name)
-    if declared != space.name:
+    declared = ds.attrs.get("geometry", geometry.domain)
+    if declared != geometry.domain:
         raise DataError(
-            f"expected a state on the {space.name}; this Dataset says geometry = {declared!r}.",
-            f"Choose a model of the {declared}, or type `ds.attrs['geometry'] = {space.name!r}`.",
+            f"expected a state on the {geometry.domain}; this Dataset says geometry = {declared!r}.",
+            f"Choose a model of the {declared}, or type `ds.attrs['geometry'] = {geometry.domain!r}`.",
         )
     for name, size in ds.sizes.items():
         if size == 0:

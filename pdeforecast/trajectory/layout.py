@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pdeforecast.errors import DataError, UsageError, nearest
-from pdeforecast.geometry import GEOMETRIES, Geometry, NoSymmetry
+from pdeforecast.geometry import GEOMETRIES, Geometry
 
 TIMES = ("time", "lead_time")
 SAME_PLACE = 1e-6
@@ -24,7 +24,7 @@ def geometry_of(ds: xr.Dataset) -> Geometry:
         DataError: if it names an unknown one, or its coordinates fit none, or several.
     """
     name = ds.attrs.get("geometry")
-    spaces = {key: space for key, space in GEOMETRIES.items() if not isinstance(space, NoSymmetry)}
+    spaces = {key: space for key, space in GEOMETRIES.items() if space.domain == key}
     if name in spaces:
         return spaces[name]
     if name is not None:
@@ -41,11 +41,6 @@ def geometry_of(ds: xr.Dataset) -> Geometry:
         f"expected the coordinates of one geometry of {known}; this Dataset has {listing(ds)}.",
         f"Type `ds.attrs['geometry'] = {(fitting or list(spaces))[0]!r}`, with its coordinates named so.",
     )
-
-
-def space_of(geometry: Geometry) -> Geometry:
-    """The space itself, where a geometry is one without its symmetry."""
-    return geometry.base if isinstance(geometry, NoSymmetry) else geometry
 
 
 def is_grid(ds: xr.Dataset, geometry: Geometry) -> bool:
@@ -87,8 +82,12 @@ def grid_dims(geometry: Geometry) -> tuple[str, ...]:
 def grid_points(geometry: Geometry, axes: Mapping[str, Tensor | NDArray[Any]]) -> Tensor:
     """The nodes (M, d) of a grid; the first of `axes` varies slowest."""
     nodes = torch.meshgrid(*(_axis(axis) for axis in axes.values()), indexing="ij")
-    by_name = dict(zip(axes, nodes, strict=True))
-    return torch.stack([by_name[name].reshape(-1) for name in geometry.coordinates], dim=-1)
+    return loose_points(geometry, {name: node.reshape(-1) for name, node in zip(axes, nodes, strict=True)})
+
+
+def loose_points(geometry: Geometry, axes: Mapping[str, Tensor | NDArray[Any]]) -> Tensor:
+    """The points (M, d) whose coordinates are `axes`, each (M,)."""
+    return geometry.embed(torch.stack([_axis(axes[name]) for name in geometry.coordinates], dim=-1))
 
 
 def _axis(axis: Tensor | NDArray[Any]) -> Tensor:
@@ -99,7 +98,8 @@ def _axis(axis: Tensor | NDArray[Any]) -> Tensor:
 
 def seen(geometry: Geometry, points: Tensor) -> Tensor:
     """a(x, p) from one fixed pose p: coordinates in which a place has one name only."""
-    return geometry.relative(points, geometry.lattice(1)[0].to(points))
+    space = GEOMETRIES[geometry.domain]
+    return space.relative(points, space.lattice(1)[0].to(points))
 
 
 def default_axes(geometry: Geometry, sizes: Mapping[str, int]) -> dict[str, NDArray[np.float64]]:

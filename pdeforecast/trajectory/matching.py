@@ -18,6 +18,7 @@ from pdeforecast.trajectory.layout import (
     grid_dims,
     grid_points,
     is_grid,
+    loose_points,
     seen,
     times_of,
 )
@@ -134,10 +135,7 @@ def _common_places(
             forecast, truth = forecast.isel({name: i}), truth.isel({name: j})
         return forecast, truth
     forecast, truth = _loosened(forecast, geometry), _loosened(truth, geometry)
-    a, b = (
-        torch.stack([axes_of(ds, geometry)[name] for name in geometry.coordinates], dim=-1)
-        for ds in (forecast, truth)
-    )
+    a, b = (loose_points(geometry, axes_of(ds, geometry)) for ds in (forecast, truth))
     i, j = _pairs(geometry, a, b)
     return forecast.isel(point=i), truth.isel(point=j)
 

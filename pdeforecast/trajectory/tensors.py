@@ -13,7 +13,15 @@ from torch import Tensor
 from pdeforecast.errors import DataError
 from pdeforecast.geometry import Geometry
 from pdeforecast.trajectory.checks import check, check_dims, check_numbers
-from pdeforecast.trajectory.layout import TIMES, axes_of, grid_dims, grid_points, is_grid, space_of, times_of
+from pdeforecast.trajectory.layout import (
+    TIMES,
+    axes_of,
+    grid_dims,
+    grid_points,
+    is_grid,
+    loose_points,
+    times_of,
+)
 
 
 @dataclass(frozen=True)
@@ -24,11 +32,14 @@ class Samples:
         points: (M, point_dim), float64.
         values: (S, M, V); NaN where not observed.
         variance: of the observation error, (S, M, V), or None where every value is exact.
+        measure: (M,), the part of the space that each point represents, in units of their mean; loose
+            points count alike.
     """
 
     points: Tensor
     values: Tensor
     variance: Tensor | None
+    measure: Tensor
 
 
 def samples(
@@ -46,7 +57,17 @@ def samples(
     frame = ds.isel({name: time_index or 0 for name in TIMES if name in ds.dims}, drop=True)
     check(frame, geometry, variables)
     points, values = _tensors(frame, geometry, list(variables))
-    return Samples(points, values[:, 0], _variance(frame, geometry, list(variables), values[:, 0]))
+    variance = _variance(frame, geometry, list(variables), values[:, 0])
+    return Samples(points, values[:, 0], variance, measure(frame, geometry))
+
+
+def measure(ds: xr.Dataset, geometry: Geometry) -> Tensor:
+    """The part of the space (M,) that each point of `ds` represents, in units of their mean."""
+    axes = axes_of(ds, geometry)
+    if not is_grid(ds, geometry):
+        return torch.ones(len(next(iter(axes.values()))), dtype=torch.float64)
+    weights = geometry.weights(axes).flatten()
+    return weights / weights.mean()
 
 
 def trajectory_values(
@@ -68,7 +89,7 @@ def _tensors(ds: xr.Dataset, geometry: Geometry, names: Sequence[str]) -> tuple[
         points = grid_points(geometry, axes_of(ds, geometry))
     else:
         places = tuple(str(dim) for dim in ds[geometry.coordinates[0]].dims)
-        points = torch.stack([axes_of(ds, geometry)[name] for name in geometry.coordinates], dim=-1)
+        points = loose_points(geometry, axes_of(ds, geometry))
     single = all(ds[name].dtype.itemsize <= 4 and ds[name].dtype.kind == "f" for name in names)
     dtype = np.float32 if single else np.float64
     arrays = [_ordered(ds[name], places).astype(dtype, copy=False) for name in names]
@@ -136,5 +157,5 @@ def to_dataset(
         for i, (name, unit) in enumerate(variables.items())
     }
     return xr.Dataset(
-        fields, coords, {"Conventions": "CF-1.11", "geometry": space_of(geometry).name, **(attrs or {})}
+        fields, coords, {"Conventions": "CF-1.11", "geometry": geometry.domain, **(attrs or {})}
     )

@@ -27,7 +27,7 @@ def test_law(law: str, geometry: Geometry, seed: int) -> None:
 @each_geometry
 def test_names_fit_dimensions(geometry: Geometry) -> None:
     assert GEOMETRIES[geometry.name] is geometry
-    assert len(geometry.coordinates) == geometry.point_dim
+    assert geometry.embed(torch.zeros(5, len(geometry.coordinates))).shape == (5, geometry.point_dim)
     assert set(geometry.units) == set(geometry.coordinates)
 
 
