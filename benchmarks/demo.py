@@ -71,6 +71,9 @@ def main() -> None:
     plot.save(plot.forecast(coarse, truth), options.output / "forecast-64.png")
     plot.save(plot.forecast(fine, fine_truth), options.output / "forecast-256.png")
     plot.save(plot.forecast(few, truth), options.output / "forecast-5-percent.png")
+    both = {"from all points": coarse, "from 5 % of them": few}
+    states = dict(zip(both, (state, sparse), strict=True))
+    plot.save(plot.triptych(truth, both, 10.0, states=states), options.output / "comparison.png")
     print(f"files and pictures: {options.output}/")
 
 

@@ -62,15 +62,16 @@ def main() -> None:
 
 
 def learn(model: Forecaster, data: Trajectories, budget: float) -> float:
-    """The field phase alone; attention fields take `budget` CPU seconds, planned from their first steps."""
+    """The field phase alone; attention fields take `budget` CPU seconds, planned again as they go."""
     linear = isinstance(model.config.field, LinearFieldConfig)
     training = TrainingConfig(field_steps=3 if linear else 10**6, batch=16, points=512, copies=1)
     progress = Progress(model, replace(training, dynamics_steps=0, joint_steps=0))
     start = time.process_time()
     for report in train(progress, data):
-        if not linear and report.step == 5:
-            rate = (time.process_time() - start) / 5
-            progress.config = replace(progress.config, field_steps=int(budget / rate))
+        if not linear and report.step % 20 == 5:
+            spent = time.process_time() - start
+            left = int((budget - spent) * report.step / spent)
+            progress.config = replace(progress.config, field_steps=report.step + max(left, 1))
         if report.step == progress.config.field_steps:
             break
     progress.load_average()
