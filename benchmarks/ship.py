@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from accuracy import LEADS, SHARES, TEST, forecaster, observed, scores, trajectories
 from equivariance import LEADS as SHIFT_LEADS
-from equivariance import shifted
+from equivariance import shifts
 
 import pdeforecast as pf
 
@@ -69,12 +69,10 @@ def main() -> None:
         state = observed(test, share, options.seed)
         rows[share] = scores(predict(state, LEADS, truth.shape[-1]), truth)
         print(f"{share:.0%}", {key: f"{value:.3g}" for key, value in rows[share].items()}, flush=True)
-    cell = model.geometry.spacing(model.config.field.latents)
-    state = test.isel(time=0)
-    moved = {"lattice": (-cell, 3 * cell), "any_shift": (0.1234, 0.3456)}
-    shifts = {key: shifted(model, state, *by) for key, by in moved.items()}
+    errors = shifts(model, test.isel(time=0), options.seed)
+    moved = dict(zip(("lattice", "any_shift"), errors.values(), strict=True))
     model.card |= {"errors": {f"{share:g}": row for share, row in rows.items()}, "test_seed": options.seed}
-    model.card["equivariance"] = {key: [float(v) for v in values] for key, values in shifts.items()}
+    model.card["equivariance"] = {key: [float(v) for v in values] for key, values in moved.items()}
     model.card["summary"] = [
         f"{share:.0%} observed: MSE {row['lead_0_mse']:.1e} at lead 0, {row['t_in_mse']:.1e} over leads 0 … 9, "
         f"{row['t_out_mse']:.1e} over 10 … 19"
@@ -82,10 +80,10 @@ def main() -> None:
     ]
     PRETRAINED.mkdir(exist_ok=True)
     pf.save(model, PRETRAINED / f"{options.name}.safetensors")
-    (PRETRAINED / f"{options.name}.md").write_text(card(model, options, rows, shifts))
+    (PRETRAINED / f"{options.name}.md").write_text(card(model, options, rows, moved))
 
 
-def card(model: pf.Forecaster, options: argparse.Namespace, rows: dict, shifts: dict) -> str:
+def card(model: pf.Forecaster, options: argparse.Namespace, rows: dict, moved: dict) -> str:
     """The model card, in Markdown."""
     known, full = model.card, rows[1.0]
     data = known["data"]
@@ -118,7 +116,7 @@ def card(model: pf.Forecaster, options: argparse.Namespace, rows: dict, shifts: 
         between=" / ".join(f"{full[key]:.1e}" for key in ("lead_4_mse", "lead_4.5_mse", "lead_5_mse")),
         alive=full["rms_50"],
         shift_leads=", ".join(f"{lead:g}" for lead in SHIFT_LEADS),
-        **{key: ", ".join(f"{v:.0e}" for v in values) for key, values in shifts.items()},
+        **{key: ", ".join(f"{v:.0e}" for v in values) for key, values in moved.items()},
     )
 
 

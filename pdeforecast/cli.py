@@ -20,7 +20,9 @@ import xarray as xr
 from tqdm import tqdm
 
 from pdeforecast import checkpoint, generation, metrics, plot, run
+from pdeforecast.bench.equivariance import equivariance
 from pdeforecast.errors import DataError, ForecastError, UsageError, nearest
+from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.pdes import PDES, make
 from pdeforecast.presets import PRESETS
@@ -131,7 +133,18 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--truth", metavar="TRUTH.nc")
     made.add_argument("--sample", type=int, default=0)
     output(made, "FILE.png")
+
+    made = verb("bench", _bench, "Measure a model: equivariance.")
+    made.add_argument("suite", metavar="SUITE", help=", ".join(SUITES))
+    made.add_argument("model", metavar="MODEL", help="a shipped model's name, a run's folder, or a file")
+    made.add_argument("--state", metavar="STATE.nc", help="states to measure on (newly generated ones)")
+    made.add_argument("--samples", type=int, default=8, help="newly generated states (8)")
+    made.add_argument("--motions", type=int, default=4, help="random motions of the world (4)")
+    made.add_argument("--lead-time", type=lead_times, default=[0.0, 1.0, 5.0, 10.0, 19.0])
     return parser
+
+
+SUITES = ("equivariance",)
 
 
 def _settings(made: argparse.ArgumentParser) -> None:
@@ -329,6 +342,33 @@ def _plot(options: argparse.Namespace) -> None:
     check_target(options.output, options.overwrite)
     truth = None if options.truth is None else open_dataset(options.truth)
     plot.save(plot.forecast(open_dataset(options.forecast), truth, options.sample), options.output)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    if options.suite not in SUITES:
+        raise UsageError(
+            f"expected a suite among {', '.join(SUITES)}; came {options.suite!r}.",
+            f"Type `pdeforecast bench {nearest(options.suite, SUITES) or SUITES[0]} {options.model}`.",
+        )
+    model = checkpoint.load(options.model, _device(options))
+    state = _unseen(model, options) if options.state is None else open_dataset(options.state)
+    random = torch.Generator().manual_seed(options.seed)
+    motions = GEOMETRIES[model.geometry.domain].random_motion(options.motions, random)
+    print(equivariance(model, state, options.lead_time, motions).markdown())
+
+
+def _unseen(model: Forecaster, options: argparse.Namespace) -> xr.Dataset:
+    """Newly generated states of the equation that the model has learned."""
+    equation = model.card.get("data", {}).get("equation")
+    if equation not in PDES:
+        raise UsageError(
+            f"expected states to measure on; the model's card names no equation, but {equation!r}.",
+            "Give some: `--state STATE.nc`.",
+        )
+    pde = make(equation, {})
+    stream = generation.generate(pde, options.samples, options.seed, "test")
+    made = list(tqdm(stream, total=options.samples, unit="state", disable=None))
+    return generation.assemble(pde, made, options.seed, "test").isel(time=0)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad
+from torch.func import grad, vjp, vmap
 
 from pdeforecast.field import EquivariantField, Seen
 from pdeforecast.latents import Latents
@@ -87,8 +87,8 @@ class MetaSGD(nn.Module):
         return self.fit(self.initial(values), points, values, variance, measure)
 
     def initial(self, values: Tensor) -> Latents:
-        """The latents that a batch of states (batch, …) starts from, in the type of its values."""
-        contexts = self.context.expand(values.shape[0], self.latents, -1)
+        """The latents, as of one state, that every state starts from, in the type of the values."""
+        contexts = self.context.expand(1, self.latents, -1)
         windows = torch.full((self.latents,), self.window, dtype=values.dtype, device=values.device)
         return Latents(self.lattice.to(values), contexts, windows)
 
@@ -101,7 +101,8 @@ class MetaSGD(nn.Module):
         measure: Tensor | None = None,
     ) -> Latents:
         """The latents after all steps from `start`; arguments otherwise as in `forward`."""
-        return self._descend(start, points, values, variance, measure)[-1]
+        end = self._descend(start, points, values, variance, measure)[-1]
+        return Latents(end.poses, end.contexts.expand(len(values), -1, -1), end.windows)
 
     def losses(
         self,
@@ -129,42 +130,73 @@ class MetaSGD(nn.Module):
         def loss(contexts: Tensor, seen: Seen) -> Tensor:
             return (weights * (self.field.read(seen, contexts) - values) ** 2).sum()
 
+        def pull(prediction: Tensor) -> Tensor:
+            return 2 * weights * (prediction - values)
+
+        alike = start.shared and len(start.contexts) == 1 and points.ndim == 2
+        batch = len(values)
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-            step = self._moving(loss, points) if self.fit_poses else self._holding(loss, points, start)
             states = [start]
-            for _ in range(self.steps):
-                states.append(step(states[-1]))
+            slopes = self._moving(loss, points) if self.fit_poses else self._holding(loss, points, start)
+            for i in range(self.steps):
+                z = states[-1]
+                if i == 0 and alike:
+                    slope = self._first(pull, points, z)
+                else:
+                    contexts = z.contexts.expand(batch, -1, -1)
+                    slope = slopes(Latents(z.poses, contexts, z.windows))
+                states.append(self._stepped(z, *slope))
         return states
 
-    def _holding(self, loss: Callable, points: Tensor, start: Latents) -> Callable[[Latents], Latents]:
-        """A step in the contexts alone: geometry is looked at once for all steps."""
+    def _first(self, pull: Callable[[Tensor], Tensor], points: Tensor, z: Latents) -> tuple[Tensor, ...]:
+        """The slopes where all states have the same latents: the field is read once for all.
+
+        Args:
+            pull: the slopes of the losses of all states in the values of the field.
+        """
+        geometry, rest = self.field.geometry, z.contexts.new_zeros(z.count, self.field.geometry.velocity_dim)
+
+        def field(contexts: Tensor, velocity: Tensor) -> Tensor:
+            poses = geometry.exp(z.poses, velocity) if self.fit_poses else z.poses
+            return self.field.read(self.field.look(points, poses, z.windows), contexts)
+
+        prediction, back = vjp(field, z.contexts, rest)[:2]
+        slope, force = vmap(back)(pull(prediction)[:, None])
+        return (slope[:, 0], force) if self.fit_poses else (slope[:, 0],)
+
+    def _holding(
+        self, loss: Callable, points: Tensor, start: Latents
+    ) -> Callable[[Latents], tuple[Tensor, ...]]:
+        """The slopes in the contexts alone: geometry is looked at once for all steps."""
         seen = self.field.look(points, start.poses, start.windows)
 
-        def step(z: Latents) -> Latents:
+        def slopes(z: Latents) -> tuple[Tensor, ...]:
             # `torch.autograd.grad` inside `torch.compile` would drop the second order silently.
-            slope = grad(loss)(z.contexts, seen)
-            return Latents(z.poses, self._stepped(z.contexts, slope), z.windows)
+            return (grad(loss)(z.contexts, seen),)
 
-        return step
+        return slopes
 
-    def _moving(self, loss: Callable, points: Tensor) -> Callable[[Latents], Latents]:
-        """A step in contexts and poses."""
+    def _moving(self, loss: Callable, points: Tensor) -> Callable[[Latents], tuple[Tensor, ...]]:
+        """The slopes in contexts and poses, in their frames."""
         geometry = self.field.geometry
 
         def moved(contexts: Tensor, velocity: Tensor, z: Latents) -> Tensor:
             seen = self.field.look(points, geometry.exp(z.poses, velocity), z.windows)
             return loss(contexts, seen)
 
-        def step(z: Latents) -> Latents:
+        def slopes(z: Latents) -> tuple[Tensor, ...]:
             rest = z.contexts.new_zeros(*z.contexts.shape[:-1], geometry.velocity_dim)
-            slope, pull = grad(moved, argnums=(0, 1))(z.contexts, rest, z)
-            poses = geometry.exp(z.poses, -self.latents * self.pose_rate * pull)
-            return Latents(poses, self._stepped(z.contexts, slope), z.windows)
+            return grad(moved, argnums=(0, 1))(z.contexts, rest, z)
 
-        return step
+        return slopes
 
-    def _stepped(self, contexts: Tensor, slope: Tensor) -> Tensor:
-        return contexts - self.latents * self.context_rate * slope
+    def _stepped(self, z: Latents, slope: Tensor, force: Tensor | None = None) -> Latents:
+        """One step down."""
+        contexts = z.contexts - self.latents * self.context_rate * slope
+        if force is None:
+            return Latents(z.poses, contexts, z.windows)
+        poses = self.field.geometry.exp(z.poses, -self.latents * self.pose_rate * force)
+        return Latents(poses, contexts, z.windows)
 
 
 def _weighted(

@@ -61,8 +61,9 @@ class Forecaster(nn.Module):
         self.geometry = GEOMETRIES[config.geometry]
         self.encoder = _encoder(config)
         latents = config.field.latents
-        static_field = _linear_field(self.geometry, max(len(config.statics), 1), _STATIC)
-        self.static_encoder = PreconditionedSGD(static_field, _STATIC.latents, _STATIC.window)
+        if config.statics:
+            static_field = _linear_field(self.geometry, len(config.statics), _STATIC)
+            self.static_encoder = PreconditionedSGD(static_field, _STATIC.latents, _STATIC.window)
         spacing = self.geometry.spacing(latents)
         self.dynamics = LatentDynamics(
             self.geometry,

@@ -134,12 +134,20 @@ class PreconditionedSGD(nn.Module):
         return step
 
     def prior_factor(self, v: int) -> Tensor:
-        """L (N·F, N·F), lower triangular, with S = L Lᵀ, for one variable."""
+        """L (N·F, N·F) with S = L Lᵀ, for one variable.
+
+        Where a lattice has edges, few pairs have a far relative pose, and a mean over them need not be
+        a covariance: what is negative of it is then left out.
+        """
         blocks = self.covariance[v][self.relation]
         prior = blocks.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
         prior = 0.5 * (prior + prior.T)
         jitter = _JITTER * prior.diagonal().mean() + _LEAST_NOISE**2
-        return torch.linalg.cholesky(prior + jitter * torch.eye(len(prior)).to(prior))
+        factor, failed = torch.linalg.cholesky_ex(prior + jitter * torch.eye(len(prior)).to(prior))
+        if not failed:
+            return factor
+        values, vectors = torch.linalg.eigh(prior)
+        return vectors * (values.clamp_min(0) + jitter).sqrt()
 
     def learn_prior(self, contexts: Tensor, noise: Tensor) -> None:
         """Sets c₀, S and the noise from encoded training states, each moved at random by the group.

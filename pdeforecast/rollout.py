@@ -2,7 +2,7 @@
 
 Poses are integrated in ambient coordinates, in which the group acts affinely, with ṗ the body-frame
 velocity carried there; so every Runge–Kutta step commutes with the group exactly, and poses are
-projected back onto their manifold at the requested times. An adaptive method chooses its steps by the
+projected back onto their manifold at the requested times, and seen so at every stage between. An adaptive method chooses its steps by the
 absolute error of poses, for their size depends on where the world lies.
 """
 
@@ -54,7 +54,7 @@ def rollout(
     def velocity(_: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if graph is not None and static is not None:
             return (dynamics.velocity(graph, state[0], static)[1],)
-        contexts, poses = state
+        contexts, poses = state[0], dynamics.geometry.project(state[1])
         body, change = dynamics.velocity(dynamics.look(poses), contexts, surroundings(poses))
         return change, dynamics.geometry.carry(poses, body)
 

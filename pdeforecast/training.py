@@ -29,6 +29,8 @@ PHASES = ("field", "dynamics", "joint")
 
 _PRIOR_STATES = 2048
 """Moved states from which the prior is learned; few states are used under several motions."""
+_PRIOR_MOTIONS = 8
+"""Motions of the world under which the prior is learned, for each one under which the dynamics are."""
 _JOINT_SHARE = 0.01
 """The joint phase's learning rate in units of the dynamics': it polishes weights that have settled."""
 
@@ -311,7 +313,8 @@ def _learn_prior(progress: Progress, data: Trajectories) -> Iterator[Report]:
     order = torch.randperm(len(frames), generator=_draw(config, "field", 0))
     chosen = order.repeat(-(-_PRIOR_STATES // len(order)))[:_PRIOR_STATES]
     values = (frames[chosen].to(model.mean) - model.mean) / model.scale
-    motions = _motions(model, config)
+    draw = _draw(config, "field", 10**8)
+    motions = model.geometry.random_motion(_PRIOR_MOTIONS * config.copies, draw)
     for _ in range(progress.step, config.field_steps):
         contexts, errors = [], []
         for g, part in zip(motions, values.tensor_split(len(motions)), strict=True):

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 import xarray as xr
+from torch import Generator, Tensor
 
 from pdeforecast import checkpoint, generation, run, trajectory
 from pdeforecast.config import AttentionFieldConfig, DynamicsConfig, LinearFieldConfig
 from pdeforecast.forecaster import Forecaster
-from pdeforecast.geometry import GEOMETRIES
+from pdeforecast.geometry import GEOMETRIES, SPACES, Geometry
 from pdeforecast.pdes import NavierStokes
 from pdeforecast.presets import Preset
 from pdeforecast.training import TrainingConfig
@@ -35,6 +36,42 @@ def trained(folder: Path, ds: xr.Dataset, preset: Preset, geometry: str = "perio
     progress = run.begin(folder, ds, GEOMETRIES[geometry], preset, {})
     list(run.go(progress, run.trajectories(ds, progress.model), folder, 0))
     return checkpoint.load(folder)
+
+
+@pytest.fixture(params=(*SPACES, GEOMETRIES["periodic_plane_without_symmetry"]), ids=lambda g: g.name)
+def geometry(request: pytest.FixtureRequest) -> Geometry:
+    """What laws of networks are held on: every space, and one without its symmetry."""
+    return request.param
+
+
+@pytest.fixture(params=SPACES, ids=lambda g: g.name)
+def space(request: pytest.FixtureRequest) -> Geometry:
+    """Every space with all of its symmetry."""
+    return request.param
+
+
+def lattice_motion(geometry: Geometry, count: int) -> Tensor | None:
+    """A g that moves the lattice onto itself, if a pose is a place and nothing else."""
+    poses = geometry.lattice(count)
+    if geometry.pose_dim > geometry.dim:
+        return None
+    x = geometry.random_points(count, Generator().manual_seed(0))
+    for g in (poses - poses[0])[1:].flip(0):
+        gx, gp = geometry.act(g, x), geometry.act_pose(g, poses)
+        in_group = torch.allclose(geometry.relative(gx, gp), geometry.relative(x, poses))
+        if in_group and float(geometry.distance(geometry.place(gp)[:, None], poses).amin(-1).max()) < 1e-9:
+            return g
+    return None
+
+
+_MOTIONS = {space.name: (space, lattice_motion(space, 16)) for space in SPACES}
+_PERIODIC = {name: found for name, found in _MOTIONS.items() if found[1] is not None}
+
+
+@pytest.fixture(params=_PERIODIC.values(), ids=_PERIODIC)
+def periodic(request: pytest.FixtureRequest) -> tuple[Geometry, Tensor]:
+    """A space, and a g that moves its lattice of 16 onto itself."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

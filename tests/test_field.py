@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from pdeforecast.field import EquivariantField
-from pdeforecast.geometry import GEOMETRIES, Geometry, NoSymmetry
+from pdeforecast.geometry import GEOMETRIES, SPACES, Geometry, NoSymmetry
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.neighbours import nearest
+from pdeforecast.testing import assert_invariant, moved
 
-SYMMETRIC = [g for g in GEOMETRIES.values() if not isinstance(g, NoSymmetry)]
+VARIANTS = [g for g in GEOMETRIES.values() if g not in SPACES and not isinstance(g, NoSymmetry)]
 BATCH, LATENTS, CHANNELS = 3, 16, 2
 
 
@@ -61,13 +62,14 @@ def linear_oracle(field: LinearField, points: Tensor, z: Latents) -> Tensor:
     return torch.stack(values)
 
 
+EXACT = {torch.float64: 1e-10, torch.float32: 1e-4}
 FIELDS = {"equivariant": equivariant, "linear": linear}
 ORACLES = {EquivariantField: equivariant_oracle, LinearField: linear_oracle}
 
-each_geometry = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=lambda g: g.name)
-each_symmetric = pytest.mark.parametrize("geometry", SYMMETRIC, ids=lambda g: g.name)
+each_variant = pytest.mark.parametrize("space", VARIANTS, ids=lambda g: g.name)
 each_k = pytest.mark.parametrize("k", (0, 4, 9))
 each_field = pytest.mark.parametrize("make", FIELDS.values(), ids=FIELDS)
+each_dtype = pytest.mark.parametrize("dtype", EXACT, ids=str)
 each_batching = pytest.mark.parametrize("shared", (True, False), ids=("shared", "per-sample"))
 
 Make = Callable[[Geometry, int], nn.Module]
@@ -87,36 +89,47 @@ def latents(geometry: Geometry, context_dim: int, shared: bool = True, window: f
     lattice = geometry.lattice(LATENTS)
     spacing = geometry.spacing(LATENTS)
     lead = () if shared else (BATCH,)
-    poses = geometry.exp(lattice, 0.3 * spacing * normal(*lead, LATENTS, geometry.dim))
+    poses = geometry.exp(lattice, 0.3 * spacing * normal(*lead, LATENTS, geometry.velocity_dim))
     windows = window * spacing * (1 + 0.2 * torch.rand(LATENTS, dtype=torch.float64))
     return Latents(poses, normal(BATCH, LATENTS, context_dim), windows)
 
 
-@each_symmetric
+def assert_moves_with_the_world(space: Geometry, field: nn.Module, shared: bool, dtype: torch.dtype) -> None:
+    field = field.to(dtype)
+    z = latents(space, field.context_dim, shared).map(lambda t: t.to(dtype))
+    x = space.random_points(30).to(dtype)
+    tolerance = EXACT[dtype]
+    for seed in range(3):
+        assert_invariant(space, field, z, x, tolerance, seed)
+
+
+@each_dtype
 @each_k
 @each_field
 @each_batching
-def test_moving_the_world_moves_the_field(geometry: Geometry, k: int, make: Make, shared: bool) -> None:
-    field = make(geometry, k)
-    z = latents(geometry, field.context_dim, shared)
-    x = geometry.random_points(30)
-    for g in geometry.random_element(3):
-        moved = Latents(geometry.act_pose(g, z.poses), z.contexts, z.windows)
-        torch.testing.assert_close(field(geometry.act(g, x), moved), field(x, z), rtol=0, atol=1e-10)
+def test_moving_the_world_moves_the_field(
+    space: Geometry, k: int, make: Make, shared: bool, dtype: torch.dtype
+) -> None:
+    assert_moves_with_the_world(space, make(space, k), shared, dtype)
 
 
-@each_symmetric
+@each_dtype
+@each_field
+@each_variant
+def test_variants_move_with_the_world_too(space: Geometry, make: Make, dtype: torch.dtype) -> None:
+    assert_moves_with_the_world(space, make(space, 4), True, dtype)
+
+
 @each_k
-def test_without_symmetry_it_does_not(geometry: Geometry, k: int) -> None:
-    field = equivariant(NoSymmetry(geometry), k)
-    z = latents(geometry, field.context_dim)
-    x = geometry.random_points(30)
-    g = geometry.random_element(1)[0]
-    moved = Latents(geometry.act_pose(g, z.poses), z.contexts, z.windows)
-    assert (field(geometry.act(g, x), moved) - field(x, z)).abs().max() > 1e-4
+def test_without_symmetry_it_does_not(space: Geometry, k: int) -> None:
+    field = equivariant(NoSymmetry(space), k)
+    z = latents(space, field.context_dim)
+    x = space.random_points(30)
+    g = space.random_element(1)[0]
+    there = moved(space, g, z)
+    assert (field(space.act(g, x), there) - field(x, z)).abs().max() > 1e-4
 
 
-@each_geometry
 @each_k
 @each_field
 @each_batching
@@ -134,7 +147,6 @@ def test_agrees_with_a_slow_oracle(geometry: Geometry, k: int, make: Make, share
     torch.testing.assert_close(field(x, z), slow, rtol=0, atol=1e-10)
 
 
-@each_geometry
 @each_k
 @each_field
 def test_shared_geometry_is_only_faster(geometry: Geometry, k: int, make: Make) -> None:
@@ -148,7 +160,6 @@ def test_shared_geometry_is_only_faster(geometry: Geometry, k: int, make: Make) 
         torch.testing.assert_close(field(points, state), shared, rtol=0, atol=1e-10)
 
 
-@each_geometry
 @each_k
 @each_field
 @each_batching
@@ -161,24 +172,22 @@ def test_order_of_latents_changes_nothing(geometry: Geometry, k: int, make: Make
     torch.testing.assert_close(field(x, shuffled), field(x, z), rtol=0, atol=1e-10)
 
 
-@each_geometry
 @each_k
 @each_field
 def test_far_latent_has_no_influence(geometry: Geometry, k: int, make: Make) -> None:
     field = make(geometry, k)
     z = latents(geometry, field.context_dim, window=0.15)
-    x = geometry.exp(z.poses[:1], 0.05 * geometry.spacing(LATENTS) * normal(1, geometry.dim))
+    x = geometry.exp(z.poses[:1], 0.05 * geometry.spacing(LATENTS) * normal(1, geometry.velocity_dim))
     x = geometry.place(x)
-    far = geometry.distance(x, z.poses).argmax()
+    near, far = geometry.distance(x, z.poses).argsort()[[0, -1]]
     changed = z.contexts.clone()
     changed[:, far] += 1
     after = field(x, Latents(z.poses, changed, z.windows))
     torch.testing.assert_close(after, field(x, z), rtol=0, atol=1e-10)
-    changed[:, 0] += 1
+    changed[:, near] += normal(field.context_dim)
     assert (field(x, Latents(z.poses, changed, z.windows)) - after).abs().max() > 1e-4
 
 
-@each_geometry
 @each_k
 @each_field
 @each_batching
@@ -190,13 +199,12 @@ def test_decoding_in_chunks_agrees(geometry: Geometry, k: int, make: Make, share
     torch.testing.assert_close(chunks, field(x, z), rtol=0, atol=1e-10)
 
 
-@each_geometry
 @pytest.mark.parametrize("k", (4, 9))
 @each_field
 def test_no_jump_where_neighbours_change(geometry: Geometry, k: int, make: Make) -> None:
     field = make(geometry, k)
     z = latents(geometry, field.context_dim)
-    velocity = 2 * geometry.spacing(LATENTS) * normal(geometry.dim)
+    velocity = 2 * geometry.spacing(LATENTS) * normal(geometry.velocity_dim)
 
     def point(t: float) -> Tensor:
         return geometry.place(geometry.exp(z.poses[0], t * velocity))[None]
@@ -213,23 +221,31 @@ def test_no_jump_where_neighbours_change(geometry: Geometry, k: int, make: Make)
         assert (field(point(after), z) - field(point(before), z)).abs().max() < 1e-9
 
 
-@each_geometry
-@each_k
-def test_differentiable_twice(geometry: Geometry, k: int) -> None:
-    field = equivariant(geometry, k)
+def assert_differentiable_twice(geometry: Geometry, field: nn.Module) -> None:
+    """In contexts and in poses, which move and turn."""
     z = latents(geometry, field.context_dim)
     x = geometry.random_points(4)
 
     def f(contexts: Tensor, velocity: Tensor) -> Tensor:
         return field(x, Latents(geometry.exp(z.poses, velocity), contexts, z.windows))
 
-    rest = torch.zeros(BATCH, LATENTS, geometry.dim, dtype=torch.float64, requires_grad=True)
+    rest = torch.zeros(BATCH, LATENTS, geometry.velocity_dim, dtype=torch.float64, requires_grad=True)
     inputs = (z.contexts.requires_grad_(), rest)
     assert torch.autograd.gradcheck(f, inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(f, inputs, fast_mode=True)
 
 
-@each_geometry
+@each_k
+def test_differentiable_twice(geometry: Geometry, k: int) -> None:
+    assert_differentiable_twice(geometry, equivariant(geometry, k))
+
+
+@each_field
+@each_variant
+def test_variants_are_differentiable_twice_too(space: Geometry, make: Make) -> None:
+    assert_differentiable_twice(space, make(space, 4))
+
+
 @pytest.mark.parametrize("k", (0, 4))
 def test_gathers_nothing_where_all_latents_are_seen(geometry: Geometry, k: int) -> None:
     z = latents(geometry, 5)
@@ -239,4 +255,4 @@ def test_gathers_nothing_where_all_latents_are_seen(geometry: Geometry, k: int) 
 
 def test_odd_width_is_refused() -> None:
     with pytest.raises(ValueError, match="odd"):
-        EquivariantField(SYMMETRIC[0], 1, 4, 7, 1, 0, 1.0, 1.0)
+        EquivariantField(SPACES[0], 1, 4, 7, 1, 0, 1.0, 1.0)

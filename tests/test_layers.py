@@ -39,23 +39,22 @@ def part(file: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """All modules that a file names in imports, wherever they stand; `from a import b` is a and a.b."""
+    """All that a file names in imports, wherever they stand; `from a import b` is a.b, module or not."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide where they point"
-            found |= {f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
 def own(file: Path) -> set[Path]:
-    """The files of the package that a file imports; the package itself only for what is no module."""
+    """The files of the package that a file imports; a package itself only for what is no module."""
     names = imports(FILES[file])
-    inside = {name for name in names if name in MODULES}
-    through = {name for name in inside if any(other.startswith(f"{name}.") for other in inside)}
-    return {MODULES[name] for name in inside - (through & {"pdeforecast"})} - {file}
+    modules = {name if name in MODULES else name.rpartition(".")[0] for name in names}
+    return {MODULES[name] for name in modules if name in MODULES} - {file}
 
 
 def mentions(file: Path, words: set[str]) -> set[str]:

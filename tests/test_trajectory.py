@@ -275,13 +275,16 @@ def test_a_unit_may_be_spelt_in_several_ways(spelling: str) -> None:
     trajectory.check(ds.assign(vorticity=ds.vorticity.assign_attrs(units=spelling)), PLANE, UNITS)
 
 
-def test_geometry_is_named_or_recognised() -> None:
+def test_geometry_is_named_or_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     ds = dataset()
     assert trajectory.geometry_of(ds) is GEOMETRIES["periodic_plane"]
     with pytest.raises(DataError, match="periodic_plane"):
         trajectory.geometry_of(ds.assign_attrs(geometry="periodic-plane"))
     ds.attrs.clear()
-    assert trajectory.geometry_of(ds).name == "periodic_plane"
+    with pytest.raises(DataError, match=r"plane \(x, y\), .*, cylinder \(x, y\)"):
+        trajectory.geometry_of(ds)
+    monkeypatch.setattr(trajectory.layout, "GEOMETRIES", {"periodic_plane": PLANE})
+    assert trajectory.geometry_of(ds) is PLANE
     with pytest.raises(DataError, match="coordinates of one geometry"):
         trajectory.geometry_of(ds.rename(x="u"))
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor
 
-from pdeforecast.geometry import rotation
+import pdeforecast.geometry.rotation as rotation
 from pdeforecast.geometry.base import Geometry
 from pdeforecast.geometry.measures import cell_edges, centres, length, periodic_cells, spiral
 

@@ -72,8 +72,18 @@ class PDE(ABC):
         """The state at t = 0 of one sample; the same for the same arguments, in any order."""
 
     @abstractmethod
-    def solve(self, state: State, times: Sequence[float]) -> Iterator[State]:
-        """The state at each of the non-decreasing `times` after `state`."""
+    def solve(
+        self, state: State, times: Sequence[float], axes: Mapping[str, Tensor] | None = None
+    ) -> Iterator[State]:
+        """The state at each of the non-decreasing `times` after `state`.
+
+        Args:
+            axes: the nodes of the state's grid, in the order of the fields' last dimensions; those of
+                `coordinates()` if they are not given.
+
+        Raises:
+            DataError: if the domain's transform cannot take these nodes in.
+        """
 
 
 def generator(*key: object) -> torch.Generator:

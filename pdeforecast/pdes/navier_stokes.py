@@ -92,7 +92,9 @@ class NavierStokes(PDE):
         start = {"vorticity": field, **self.static()}
         return list(self.solve(start, [self.spin_up]))[-1]
 
-    def solve(self, state: State, times: Sequence[float]) -> Iterator[State]:
+    def solve(
+        self, state: State, times: Sequence[float], axes: Mapping[str, Tensor] | None = None
+    ) -> Iterator[State]:
         """Pseudo-spectral in space (2/3 dealiasing), Lawson's RK4 in time, float64."""
         vorticity, forcing = state["vorticity"].double(), state["forcing"].double()
         torus = Torus(vorticity.shape[-1], vorticity.device)

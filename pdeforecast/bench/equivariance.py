@@ -1,0 +1,91 @@
+"""How equivariant a forecast is: move the world, and see whether the forecast moves along.
+
+Observed points, static fields and asked points are all moved by a random element g of the group, so
+nothing is interpolated. With u the state, Φ the forecast and ‖·‖ over the whole space,
+
+    whole pipeline     ‖Φ(g u) − g Φ(u)‖ / ‖Φ(u)‖
+    from the latents   the same, with g z in place of what the encoder makes of g u
+
+Dynamics and field commute with the group exactly, so the second is rounding and, where there are static
+fields, their encoding. The first is what the encoder adds, which starts from a fixed lattice.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from pdeforecast.forecaster import Forecaster, static_samples
+from pdeforecast.geometry import GEOMETRIES
+from pdeforecast.latents import Latents
+from pdeforecast.trajectory import samples
+
+Move = Callable[[Tensor], Tensor]
+"""What is done to points."""
+
+
+@dataclass(frozen=True)
+class Equivariance:
+    """Relative L2 errors at each lead time, root mean square over states and motions.
+
+    Attributes:
+        lead_times: T numbers.
+        pipeline: (T,), of encoding, rollout and decoding.
+        latents: (T,), of rollout and decoding alone.
+    """
+
+    lead_times: tuple[float, ...]
+    pipeline: tuple[float, ...]
+    latents: tuple[float, ...]
+
+    def markdown(self) -> str:
+        """A table."""
+        rows = {"whole pipeline": self.pipeline, "from the latents": self.latents}
+        lines = [
+            "| moved forecast against forecast of the moved | "
+            + " | ".join(f"lead {lead:g}" for lead in self.lead_times)
+            + " |",
+            "|---|" + "---|" * len(self.lead_times),
+        ]
+        lines += [f"| {name} | " + " | ".join(f"{e:.1e}" for e in row) + " |" for name, row in rows.items()]
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def equivariance(
+    model: Forecaster, state: xr.Dataset, lead_times: Sequence[float], motions: Tensor
+) -> Equivariance:
+    """The errors of `model` on the states of `state`, over all `motions` (G, pose_dim).
+
+    A model without symmetry is moved by the symmetry of its space: what it lacks is measured.
+    """
+    space = GEOMETRIES[model.geometry.domain]
+    leads = sorted(lead_times)
+    seen = samples(state, model.geometry, model.config.variables)
+    held = static_samples(state, model.geometry, model.config.statics) if model.config.statics else None
+
+    def latents(move: Move) -> Latents:
+        return model.encode(move(seen.points), seen.values, seen.variance, seen.measure)
+
+    def forecast(start: Latents, move: Move) -> Tensor:
+        if held is None:
+            around = model.surroundings(torch.empty(0), torch.empty(0))
+        else:
+            around = model.surroundings(move(held.points), held.values, held.measure)
+        return model.decode(move(seen.points), model.rollout(start, around, leads)).double()
+
+    start = latents(lambda x: x)
+    still = forecast(start, lambda x: x)
+    weight = seen.measure.to(still)[:, None]
+    size = (weight * still.square()).sum((0, 2, 3))
+    whole, inner = torch.zeros_like(size), torch.zeros_like(size)
+    for g in motions:
+        moved = Latents(space.act_pose(g.to(start.poses), start.poses), start.contexts, start.windows)
+        move = partial(space.act, g)
+        for total, z in ((whole, latents(move)), (inner, moved)):
+            total += (weight * (forecast(z, move) - still).square()).sum((0, 2, 3)) / size
+    error = [tuple((total / len(motions)).sqrt().tolist()) for total in (whole, inner)]
+    return Equivariance(tuple(leads), error[0], error[1])
