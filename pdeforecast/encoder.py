@@ -63,7 +63,8 @@ class MetaSGD(nn.Module):
         self.context = nn.Parameter(torch.zeros(field.context_dim))
         self.context_rate = nn.Parameter(torch.full((field.context_dim,), context_rate))
         if fit_poses:
-            self.pose_rate = nn.Parameter(torch.tensor(pose_rate))
+            # Learned as a logarithm: an optimiser's first steps would be larger than the rate itself.
+            self.log_pose_rate = nn.Parameter(torch.tensor(pose_rate).log())
 
     def forward(
         self,
@@ -195,7 +196,7 @@ class MetaSGD(nn.Module):
         contexts = z.contexts - self.latents * self.context_rate * slope
         if force is None:
             return Latents(z.poses, contexts, z.windows)
-        poses = self.field.geometry.exp(z.poses, -self.latents * self.pose_rate * force)
+        poses = self.field.geometry.exp(z.poses, -self.latents * self.log_pose_rate.exp() * force)
         return Latents(poses, contexts, z.windows)
 
 

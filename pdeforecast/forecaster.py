@@ -26,6 +26,7 @@ from pdeforecast.trajectory import (
     grid_dims,
     grid_points,
     is_grid,
+    loose_points,
     samples,
     times_of,
     to_dataset,
@@ -232,7 +233,7 @@ class Forecaster(nn.Module):
         axes = dict(axes_of(ds, self.geometry))
         if is_grid(ds, self.geometry):
             return axes, grid_points(self.geometry, axes), True
-        return axes, torch.stack([axes[name] for name in self.geometry.coordinates], dim=-1), False
+        return axes, loose_points(self.geometry, axes), False
 
 
 _STENCIL = 4

@@ -1,5 +1,6 @@
 """What several tests share, made once: trajectories, a trained model, and both as files."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,12 @@ def tiny() -> Preset:
 def tiny_paper() -> Preset:
     """The same with the attention field, Meta-SGD and moving poses."""
     return TINY_PAPER
+
+
+@pytest.fixture(scope="session")
+def train() -> Callable[..., Forecaster]:
+    """`trained`, for tests that bring their own trajectories."""
+    return trained
 
 
 @pytest.fixture(scope="session", autouse=True)
