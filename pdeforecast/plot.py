@@ -10,7 +10,7 @@ Every function builds a `Figure` of its own and leaves matplotlib's global state
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MultipleLocator, StrMethodFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -181,11 +181,12 @@ class _Scene:
 
     Attributes:
         geometry: of the points.
-        points: (M, 2), as the geometry's coordinates.
+        points: (M, 2), as the geometry's first two coordinates.
         leads: the T lead times, ascending.
         fields: `forecast`, `truth`, `error`, each (S, T, M); without a truth, `forecast` only.
         errors: relative L2 (S, T) of `forecast` and of `persistence`; empty without a truth.
         name: of the variable, and its unit; of the time, and its unit.
+        section: where, of further coordinates, the points lie.
     """
 
     geometry: Geometry
@@ -197,10 +198,16 @@ class _Scene:
     unit: str
     clock: str
     clock_unit: str
+    section: str = ""
+
+    @property
+    def angular(self) -> bool:
+        """Whether the map's axes are angles."""
+        return all(self.geometry.units[name].startswith("degrees") for name in self.geometry.coordinates[:2])
 
     @property
     def title(self) -> str:
-        return _label(self.name, self.unit)
+        return _label(self.name, self.unit) + self.section
 
     def check_sample(self, sample: int) -> None:
         count = len(self.fields["forecast"])
@@ -240,7 +247,23 @@ def _alone(ds: xr.Dataset) -> _Scene:
     fields = {"forecast": _numpy(values[:, order, :, 0])}
     clock = "time" if "time" in ds.dims else "lead_time"
     leads = np.array(times)[order]
-    return _Scene(geometry, _numpy(places), leads, fields, {}, name, unit, *_clock(ds, clock))
+    return _flat(_Scene(geometry, _numpy(places), leads, fields, {}, name, unit, *_clock(ds, clock)))
+
+
+def _flat(scene: _Scene) -> _Scene:
+    """A space of three coordinates is shown on the surface through the middle of the third."""
+    if scene.points.shape[1] == 2:
+        return scene
+    heights = np.unique(scene.points[:, 2])
+    height = heights[len(heights) // 2]
+    shown = scene.points[:, 2] == height
+    name = scene.geometry.coordinates[2]
+    return replace(
+        scene,
+        points=scene.points[shown, :2],
+        fields={key: field[..., shown] for key, field in scene.fields.items()},
+        section=f" at {name} {_quantity(height, scene.geometry.units[name])}",
+    )
 
 
 def _first_variable(ds: xr.Dataset) -> str:
@@ -262,15 +285,17 @@ def _compared(ds: xr.Dataset, truth: xr.Dataset) -> _Scene:
     fields = {"forecast": f, "truth": t, "error": f - t}
     still = _start(ds, truth, pair.truth)[..., 0].expand_as(t)
     errors = {"forecast": relative_l2(f, t, pair.weights), "persistence": relative_l2(still, t, pair.weights)}
-    return _Scene(
-        pair.geometry,
-        _numpy(_common_points(ds, truth, pair.geometry)),
-        np.array(pair.lead_times)[order],
-        {key: _numpy(field) for key, field in fields.items()},
-        {key: _numpy(error) for key, error in errors.items()},
-        name,
-        str(truth[name].attrs.get("units", "1")),
-        *_clock(ds if "lead_time" in ds.coords else truth, "lead_time"),
+    return _flat(
+        _Scene(
+            pair.geometry,
+            _numpy(_common_points(ds, truth, pair.geometry)),
+            np.array(pair.lead_times)[order],
+            {key: _numpy(field) for key, field in fields.items()},
+            {key: _numpy(error) for key, error in errors.items()},
+            name,
+            str(truth[name].attrs.get("units", "1")),
+            *_clock(ds if "lead_time" in ds.coords else truth, "lead_time"),
+        )
     )
 
 
@@ -380,7 +405,11 @@ def _map(axes: Axes, scene: _Scene, values: Array, scale: ScalarMappable) -> Non
         axes.scatter(x, y, np.clip(6000 / len(values), 2, 40), values, linewidths=0, **colours)
     axes.set_aspect("equal")
     axes.set_facecolor("0.85")
-    axes.locator_params(nbins=3)
+    if scene.angular:
+        axes.xaxis.set_major_locator(MultipleLocator(90))
+        axes.yaxis.set_major_locator(MultipleLocator(45))
+    else:
+        axes.locator_params(nbins=3)
     axes.label_outer()
 
 
@@ -400,7 +429,8 @@ def _mark(axes: Axes, scene: _Scene, state: xr.Dataset, sample: int) -> None:
     seen = samples(state, scene.geometry, {scene.name: unit})
     observed = ~seen.values[sample if len(seen.values) > 1 else 0, :, 0].isnan()
     if not (is_grid(state, scene.geometry) and bool(observed.all())):
-        x, y = _numpy(seen.points[observed]).T
+        places = trajectory_values(*_positions(state, scene.geometry))[2][0, 0]
+        x, y = _numpy(places[observed, :2]).T
         axes.scatter(x, y, 2.5, "black", linewidths=0)
 
 
@@ -433,7 +463,7 @@ def _note(axes: Axes, error: float) -> None:
 
 
 def _label_axes(panels: Panels, geometry: Geometry) -> None:
-    across, up = (_label(name, geometry.units[name]) for name in geometry.coordinates)
+    across, up = (_label(name, geometry.units[name]) for name in geometry.coordinates[:2])
     for axes in panels[-1]:
         axes.set_xlabel(across)
     for axes in panels[:, 0]:
@@ -481,6 +511,7 @@ def _error_scale(axes: Axes) -> None:
 
 
 def _label(name: str, unit: str) -> str:
+    unit = "°" if unit.startswith("degrees") else unit
     return name if unit in ("1", "") else f"{name} ({unit})"
 
 

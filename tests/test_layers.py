@@ -21,7 +21,7 @@ LAYERS = (
     {"forecaster", "pdes"},
     {"generation", "checkpoint", "metrics", "training", "testing"},
     {"plot", "presets"},
-    {"run"},
+    {"run", "bench"},
     {"cli", "__init__", "__main__"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
