@@ -2,10 +2,10 @@
 
     python benchmarks/geometries.py --budget 60s --seed 0
 
-On each space, fields are random band-limited series of that space, seen through a smooth spot. A model is trained on fields whose spots lie in one half of the space and is
-judged on unseen fields in that half and in the other one, which a motion of the space makes of the first.
-Both fields are tried: the linear one, whose prior is learned in closed form, and the attention field,
-whose encoder is meta-learned for the given CPU time.
+On each space, fields are random band-limited series of that space, seen through a smooth spot. A model is
+trained on fields whose spots lie in one half of the space and is judged on unseen fields in that half and in
+the other one, which a motion of the space makes of the first. Both fields are tried: the linear one, whose
+prior is learned in closed form, and the attention field, whose encoder is meta-learned in the given CPU time.
 
     100 %, 20 %     relative L2 of unseen fields in the same half, from all points and from a fifth
     other half      the error in the other half over that in the same one (from all points, from a fifth):

@@ -2,8 +2,8 @@
 
 Poses are integrated in ambient coordinates, in which the group acts affinely, with ṗ the body-frame
 velocity carried there; so every Runge–Kutta step commutes with the group exactly, and poses are
-projected back onto their manifold at the requested times, and seen so at every stage between. An adaptive method chooses its steps by the
-absolute error of poses, for their size depends on where the world lies.
+projected back onto their manifold at the requested times, and seen so at every stage between. An adaptive
+method chooses its steps by the absolute error of poses, for their size depends on where the world lies.
 """
 
 from collections.abc import Callable, Sequence

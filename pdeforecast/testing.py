@@ -259,7 +259,7 @@ def _lattice_is_spread_as_the_measure(geometry: Geometry, random: Generator) -> 
     apart = geometry.distance(geometry.place(poses)[:, None], poses).fill_diagonal_(math.inf).amin(-1)
     assert float(apart.min()) > 0.5 * spacing, f"poses {float(apart.min()):.3g} apart, spacing {spacing:.3g}"
     assert float(apart.max()) < 1.5 * spacing, f"a pose {float(apart.max()):.3g} off, spacing {spacing:.3g}"
-    axes = _regular(geometry, 40)
+    axes = _regular(geometry, 1600 if geometry.dim == 1 else 40)
     nearest = geometry.distance(_nodes(geometry, axes)[:, None], poses).argmin(-1)
     cells = torch.zeros(count).double().index_add(0, nearest, geometry.weights(axes).flatten())
     least, most = (float(cell) * count / geometry.volume for cell in cells.aminmax())
@@ -268,7 +268,7 @@ def _lattice_is_spread_as_the_measure(geometry: Geometry, random: Generator) -> 
 
 def _random_points_follow_the_measure(geometry: Geometry, random: Generator) -> None:
     """The mean of what a pose sees is, over random points, what the measure says."""
-    axes = _regular(geometry, 40)
+    axes = _regular(geometry, 1600 if geometry.dim == 1 else 40)
     pose = geometry.lattice(1)[0]
     grid = geometry.relative(_nodes(geometry, axes), pose)
     exact = (geometry.weights(axes).flatten()[:, None] * grid).sum(0) / geometry.volume
