@@ -9,11 +9,13 @@ from typing import Any
 
 from pdeforecast.errors import UsageError, nearest
 from pdeforecast.pdes.base import PDE
+from pdeforecast.pdes.convection import Convection
 from pdeforecast.pdes.navier_stokes import NavierStokes
 
-PDES: dict[str, type[PDE]] = {pde.name: pde for pde in (NavierStokes,)}
+_EQUATIONS: tuple[type[PDE], ...] = (NavierStokes, Convection)
+PDES: dict[str, type[PDE]] = {pde.name: pde for pde in _EQUATIONS}
 
-__all__ = ["PDE", "PDES", "NavierStokes", "find", "make", "parameters"]
+__all__ = ["PDE", "PDES", "Convection", "NavierStokes", "find", "make", "parameters"]
 
 
 def find(name: str) -> type[PDE]:

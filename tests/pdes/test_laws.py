@@ -8,17 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from pdeforecast.pdes import PDES, NavierStokes
+import pdeforecast.geometry.rotation as rotation
+from pdeforecast.geometry.sphere import Sphere
+from pdeforecast.pdes import PDES, Convection, NavierStokes
 from pdeforecast.pdes.base import PDE, State
+from pdeforecast.solvers.ball import BallGrid, gauss_axes
+from pdeforecast.solvers.jacobi import legendre_functions
 from pdeforecast.solvers.torus import resample, translate
 from pdeforecast.trajectory import state_hash
 
 SMALL: dict[str, PDE] = {
     "navier-stokes": NavierStokes(resolution=32, spin_up=2.0, step=0.05, phase_x=0.07, phase_y=0.3),
+    "convection": Convection(resolution=8, modes=8, start=0.5, step=0.05),
 }
 """Each equation at a price that a test can pay."""
 
-PSEUDOSCALARS = {"navier-stokes": {"vorticity", "forcing"}}
+PSEUDOSCALARS = {"navier-stokes": {"vorticity", "forcing"}, "convection": {"radial_vorticity"}}
 """What turns its sign in a mirror."""
 
 Move = Callable[[Tensor], Tensor]
@@ -34,6 +39,20 @@ def mirror(field: Tensor) -> Tensor:
     return field.flip(-1).roll(1, -1)
 
 
+def turned_ball(field: Tensor) -> Tensor:
+    """A field on the Gauss nodes of the ball, turned about a slanted axis: result(x) = field(g⁻¹x)."""
+    n = field.shape[-2]
+    axes, grid = gauss_axes(n), BallGrid(gauss_axes(n), n)
+    latitude, longitude = torch.meshgrid(axes["latitude"], axes["longitude"], indexing="ij")
+    x = Sphere().embed(torch.stack([longitude, latitude], dim=-1).flatten(0, 1))
+    x = x @ rotation.matrix(rotation.exp(torch.tensor([0.4, -1.1, 0.8], dtype=torch.float64)))
+    spectra = torch.einsum("lrn,...lnm->...rlm", grid.radial.to(torch.complex128), grid.analysis(field))
+    waves = torch.polar(torch.ones(len(x), n).double(), torch.atan2(x[:, 1:2], x[:, :1]) * torch.arange(n))
+    harmonics = torch.einsum("mpl,pm->plm", legendre_functions(n, x[:, 2])[0].to(waves.dtype), waves)
+    harmonics[..., 1:] *= 2
+    return torch.einsum("plm,...rlm->...rp", harmonics, spectra).real.unflatten(-1, (n, -1)).contiguous()
+
+
 MOVES: dict[str, dict[str, Move]] = {
     "periodic_plane": {
         "shift by cells": lambda f: f.roll((5, -3), (-2, -1)),
@@ -42,13 +61,20 @@ MOVES: dict[str, dict[str, Move]] = {
         "half turn": lambda f: quarter_turn(quarter_turn(f)),
         "mirror": mirror,
         "mirror and turn": lambda f: quarter_turn(mirror(f)),
-    }
+    },
+    "ball": {
+        "turn by cells": lambda f: f.roll(3, -1),
+        "turn about any axis": turned_ball,
+        "mirror": lambda f: f.flip(-2),
+    },
 }
 CASES = [(name, move) for name, pde in SMALL.items() for move in MOVES[pde.geometry]]
 
 
-def smooth(state: State) -> State:
+def smooth(pde: PDE, state: State) -> State:
     """The part that the grid resolves without aliasing, where a discrete shift is exact."""
+    if pde.geometry != "periodic_plane":
+        return state
     return {k: resample(resample(f, f.shape[-1] * 2 // 3 - 1), f.shape[-1]) for k, f in state.items()}
 
 
@@ -76,7 +102,7 @@ def test_the_moves_are_what_they_say() -> None:
 @pytest.mark.parametrize(("name", "move"), CASES)
 def test_solving_commutes_with_the_symmetries(name: str, move: str) -> None:
     pde = SMALL[name]
-    state = smooth(pde.initial(0, "train", 0))
+    state = smooth(pde, pde.initial(0, "train", 0))
     g = MOVES[pde.geometry][move]
 
     def moved(state: State) -> dict[str, Tensor]:
