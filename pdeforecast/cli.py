@@ -21,9 +21,11 @@ from tqdm import tqdm
 
 from pdeforecast import checkpoint, generation, metrics, plot, run
 from pdeforecast.bench.equivariance import equivariance
+from pdeforecast.convert import LAYOUTS, Wishes, convert
 from pdeforecast.errors import DataError, ForecastError, UsageError, nearest
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import GEOMETRIES
+from pdeforecast.inspection import inspect
 from pdeforecast.pdes import PDES, make
 from pdeforecast.presets import PRESETS
 from pdeforecast.training import Progress
@@ -103,6 +105,22 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--lead-time", type=lead_times, required=True, metavar="0:19:1")
     _settings(made)
     output(made, "OUT.nc")
+
+    made = verb("convert", _convert, "Bring a file of others into our NetCDF.")
+    made.add_argument("source", type=Path, metavar="SOURCE", help="HDF5, .mat, .npy, .pt, NetCDF or Zarr")
+    made.add_argument("--layout", choices=LAYOUTS, default="auto", help="of SOURCE (detected)")
+    made.add_argument("--geometry", metavar="NAME", help=f"{', '.join(GEOMETRIES)} (as SOURCE says)")
+    for option, help in (
+        ("--variable", "convert this one only, under a new name: u=tensor"),
+        ("--unit", "of a variable, or of time: u=m"),
+        ("--coordinate", "which dimension or coordinate it is: y=z"),
+    ):
+        made.add_argument(option, action="append", default=[], metavar="name=value", help=help)
+    made.add_argument("--dims", type=_words, metavar="sample,time,y,x", help="of bare arrays, in order")
+    output(made, "OUT.nc")
+
+    made = verb("inspect", _inspect, "Say what is understood of a file, and what is wrong with it.")
+    made.add_argument("file", type=Path, metavar="FILE")
 
     made = verb("train", _train, "Train a model on trajectories.")
     made.add_argument("data", metavar="DATA.nc")
@@ -196,10 +214,14 @@ def duration(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def _pairs(settings: Sequence[str]) -> dict[str, str]:
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def _pairs(settings: Sequence[str], option: str = "--set") -> dict[str, str]:
     for setting in settings:
         if "=" not in setting:
-            raise UsageError(f"expected key=value; came {setting!r}.", f"Type `--set {setting}=…`.")
+            raise UsageError(f"expected key=value; came {setting!r}.", f"Type `{option} {setting}=…`.")
     return dict(setting.split("=", 1) for setting in settings)
 
 
@@ -249,6 +271,39 @@ def _solve(options: argparse.Namespace) -> None:
         pde, open_dataset(options.state), options.lead_time, _provenance(options)
     )
     save_dataset(solution, options.output, options.overwrite)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    named = {key: _pairs(getattr(options, key), f"--{key}") for key in ("variable", "unit", "coordinate")}
+    wishes = Wishes(
+        options.layout, options.geometry, named["variable"], named["unit"], named["coordinate"], options.dims
+    )
+    with tqdm(unit="B", unit_scale=True, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        made = convert(
+            options.source, options.output, wishes, options.overwrite, progress, _provenance(options)
+        )
+    print(f"layout: {made.layout}\ndomain: {made.geometry.name}")
+    for note in made.notes:
+        print(f"note: {note}")
+    print(f"converted: {options.output}")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    found = inspect(options.file)
+    print("\n".join(found.lines))
+    for problem in found.problems:
+        print(f"problem: {problem.cause}\n  cure: {problem.cure}")
+    if found.problems:
+        raise DataError(
+            f"expected a file without problems; {options.file} has {len(found.problems)}.",
+            found.problems[0].cure,
+        )
+    print("no problems")
 
 
 def _train(options: argparse.Namespace) -> None:

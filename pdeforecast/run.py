@@ -27,9 +27,11 @@ from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.geometry import Geometry
 from pdeforecast.presets import Preset
 from pdeforecast.training import PHASES, Progress, Report, TrainingConfig, Trajectories, train
-from pdeforecast.trajectory import measure, trajectory_values
+from pdeforecast.trajectory import measure, stream, trajectory_values
 
 _FORMAT = "pdeforecast-run/1"
+_IN_MEMORY = 2**32
+"""Bytes of trajectories that are read at once; larger ones are read from their file while training."""
 _SAVE_EVERY = 60.0
 _MEASURED_STEPS = 20
 _PLAN_EVERY = 60.0
@@ -120,7 +122,8 @@ def budget_of(folder: Path) -> float:
 def trajectories(ds: xr.Dataset, model: Forecaster) -> Trajectories:
     """The training data of `model` in `ds`."""
     config = model.config
-    times, points, values = trajectory_values(ds, model.geometry, config.variables)
+    large = sum(ds[name].nbytes for name in config.variables if name in ds) > _IN_MEMORY
+    times, points, values = (stream if large else trajectory_values)(ds, model.geometry, config.variables)
     if len(times) < 2:
         raise DataError(
             f"expected trajectories of at least two times; came {len(times)}.",

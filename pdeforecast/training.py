@@ -10,7 +10,7 @@ resumed run on a CPU repeats the uninterrupted one bit for bit.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -24,6 +24,7 @@ from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.preconditioner import PreconditionedSGD
 from pdeforecast.rollout import Surroundings
+from pdeforecast.trajectory import StreamedValues
 
 PHASES = ("field", "dynamics", "joint")
 
@@ -104,7 +105,7 @@ class Trajectories:
         times: of the T frames.
         points: (M, point_dim).
         measure: (M,), the part of the space that each point represents, in units of their mean.
-        values: (S, T, M, V), NaN where not observed.
+        values: (S, T, M, V), NaN where not observed; read from a file when asked for, if large.
         static_points: (K, point_dim).
         static_measure: (K,), likewise.
         statics: (1 or S, K, statics).
@@ -113,7 +114,7 @@ class Trajectories:
     times: tuple[float, ...]
     points: Tensor
     measure: Tensor
-    values: Tensor
+    values: Tensor | StreamedValues
     static_points: Tensor
     static_measure: Tensor
     statics: Tensor
@@ -278,17 +279,21 @@ def train(progress: Progress, data: Trajectories) -> Iterator[Report]:
 
 
 def _normalise(model: Forecaster, data: Trajectories) -> None:
-    values = data.values.flatten(0, 1).double()
-    mean = _moment(values, data.measure)
-    scale = _moment((values - mean).square(), data.measure).sqrt()
+    mean = _moment(data.values.split(16), data.measure, lambda values: values)
+    scale = _moment(data.values.split(16), data.measure, lambda values: (values - mean).square()).sqrt()
     model.mean.copy_(mean)
     model.scale.copy_(torch.where(scale > 0, scale, 1.0))
 
 
-def _moment(values: Tensor, measure: Tensor) -> Tensor:
-    """The mean (V,) of values (…, M, V) over what is observed of the space."""
-    weight = measure.to(values)[:, None] * ~values.isnan()
-    return (weight * values.nan_to_num()).flatten(0, -2).sum(0) / weight.flatten(0, -2).sum(0)
+def _moment(parts: Iterable[Tensor], measure: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The mean (V,) of a function of values (…, M, V), given in parts, over what is observed of the space."""
+    sums = []
+    for part in parts:
+        values = of(part.double())
+        weight = measure.to(values)[:, None] * ~values.isnan()
+        sums.append(torch.stack([weight * values.nan_to_num(), weight]).flatten(1, -2).sum(1))
+    total, weights = torch.stack(sums).sum(0)
+    return total / weights
 
 
 def _draw(config: TrainingConfig, phase: str, step: int) -> torch.Generator:
@@ -309,10 +314,10 @@ def _learn_prior(progress: Progress, data: Trajectories) -> Iterator[Report]:
     """
     model, config = progress.model, progress.config
     assert isinstance(model.encoder, PreconditionedSGD)
-    frames = data.values.flatten(0, 1)
-    order = torch.randperm(len(frames), generator=_draw(config, "field", 0))
+    samples, times = data.values.shape[:2]
+    order = torch.randperm(samples * times, generator=_draw(config, "field", 0))
     chosen = order.repeat(-(-_PRIOR_STATES // len(order)))[:_PRIOR_STATES]
-    values = (frames[chosen].to(model.mean) - model.mean) / model.scale
+    values = (data.values[chosen // times, chosen % times].to(model.mean) - model.mean) / model.scale
     draw = _draw(config, "field", 10**8)
     motions = model.geometry.random_motion(_PRIOR_MOTIONS * config.copies, draw)
     for _ in range(progress.step, config.field_steps):
@@ -323,7 +328,7 @@ def _learn_prior(progress: Progress, data: Trajectories) -> Iterator[Report]:
             contexts.append(latents.contexts)
             errors.append(part - model.field(points, latents.map(lambda t: t.to(values.dtype))))
         residual = torch.cat(errors)
-        noise = _moment(residual.square(), data.measure)
+        noise = _moment([residual], data.measure, torch.square).to(residual)
         model.encoder.learn_prior(torch.cat(contexts), noise)
         progress.step += 1
         yield Report("field", progress.step, config.field_steps, float(noise.mean()), 0)
@@ -332,10 +337,11 @@ def _learn_prior(progress: Progress, data: Trajectories) -> Iterator[Report]:
 def _meta_learn(progress: Progress, data: Trajectories) -> Iterator[Report]:
     """A nonlinear field and its encoder: fit some points of a state, be judged on others."""
     model, config = progress.model, progress.config
-    frames = data.values.flatten(0, 1)
+    samples, times = data.values.shape[:2]
     while progress.step < config.field_steps:
         draw = _draw(config, "field", progress.step)
-        values = frames[torch.randint(len(frames), (config.batch,), generator=draw)].to(model.mean)
+        chosen = torch.randint(samples * times, (config.batch,), generator=draw)
+        values = data.values[chosen // times, chosen % times].to(model.mean)
         order = torch.randperm(len(data.points), generator=draw)[: 2 * config.points]
         share = 0.02 ** float(torch.rand((), generator=draw))
         given = order[: max(8, int(config.points * share))]

@@ -19,7 +19,7 @@ LAYERS = (
     {"encoder", "rollout"},
     {"preconditioner"},
     {"forecaster", "pdes"},
-    {"generation", "checkpoint", "metrics", "training", "testing"},
+    {"generation", "checkpoint", "metrics", "training", "testing", "convert", "inspection"},
     {"plot", "presets"},
     {"run", "bench"},
     {"cli", "__init__", "__main__"},

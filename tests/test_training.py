@@ -18,6 +18,7 @@ from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.presets import Preset
 from pdeforecast.training import PHASES, Report, TrainingConfig
+from pdeforecast.trajectory import open_dataset, save_dataset
 
 TORUS = GEOMETRIES["periodic_plane"]
 
@@ -271,6 +272,17 @@ def test_a_loss_that_leaves_the_numbers_is_told(coarse: xr.Dataset, tiny: Preset
     with pytest.raises(DivergedError, match="phase dynamics") as caught:
         list(run.go(progress, run.trajectories(coarse, progress.model), tmp_path, 0))
     assert "training.learning_rate=0.003" in caught.value.cure
+
+
+def test_trajectories_larger_than_memory_train_alike(
+    coarse: xr.Dataset, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tmp_path / "whole", coarse, preset)
+    save_dataset(coarse, tmp_path / "data.nc")
+    monkeypatch.setattr(run, "_IN_MEMORY", 0)
+    with open_dataset(tmp_path / "data.nc") as ds:
+        assert train(tmp_path / "streamed", ds, preset) == whole
+    assert equal(tensors(tmp_path / "streamed"), tensors(tmp_path / "whole"))
 
 
 def test_two_runs_are_alike_and_two_seeds_are_not(coarse: xr.Dataset, tiny: Preset, tmp_path: Path) -> None:

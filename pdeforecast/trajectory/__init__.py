@@ -13,7 +13,7 @@ A point's components follow `geometry.coordinates`; a grid's dimensions, slow fi
 reversed (y, x · latitude, longitude · radius, latitude, longitude). Nothing here names a geometry.
 """
 
-from pdeforecast.trajectory.checks import check
+from pdeforecast.trajectory.checks import check, faults
 from pdeforecast.trajectory.files import check_target, open_dataset, save_dataset, state_hash
 from pdeforecast.trajectory.layout import (
     axes_of,
@@ -26,16 +26,19 @@ from pdeforecast.trajectory.layout import (
     times_of,
 )
 from pdeforecast.trajectory.matching import SAME_TIME, Matched, match
+from pdeforecast.trajectory.streaming import StreamedValues, stream
 from pdeforecast.trajectory.tensors import Samples, measure, samples, to_dataset, trajectory_values
 
 __all__ = [
     "SAME_TIME",
     "Matched",
     "Samples",
+    "StreamedValues",
     "axes_of",
     "check",
     "check_target",
     "default_axes",
+    "faults",
     "geometry_of",
     "grid_dims",
     "grid_points",
@@ -47,6 +50,7 @@ __all__ = [
     "samples",
     "save_dataset",
     "state_hash",
+    "stream",
     "times_of",
     "to_dataset",
     "trajectory_values",

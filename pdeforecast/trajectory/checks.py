@@ -1,11 +1,14 @@
 """What a reader may expect of a Dataset, and what a user is told where it is otherwise.
 
-Every check raises a `DataError`: a line of what was expected and what came, a line of what to type.
+Every fault is a `DataError`: a line of what was expected and what came, a line of what to type.
+`check` raises the first, `faults` finds them all. Values are read a block at a time.
+
 No check names a geometry. That an axis is too long, or meets its own beginning, the geometry says
 itself, through its measure and through what its poses see.
 """
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from pdeforecast.errors import DataError, nearest
 from pdeforecast.geometry import Geometry
+from pdeforecast.trajectory.blocks import blocks
 from pdeforecast.trajectory.layout import (
     SAME_PLACE,
     TIMES,
@@ -48,21 +52,40 @@ def check(
     Raises:
         DataError: with what was expected, what came, and what to type.
     """
-    _check_space(ds, geometry)
+    for fault in faults(ds, geometry, variables, statics):
+        raise fault
+
+
+def faults(
+    ds: xr.Dataset, geometry: Geometry, variables: Mapping[str, str], statics: Sequence[str] = ()
+) -> Iterator[DataError]:
+    """All that `check` has to say, in the order in which it looks; what follows from a fault is not told."""
+    yield from _told(_check_space, ds, geometry)
     needed = [*geometry.coordinates, *variables, *statics]
-    for name in geometry.coordinates:
-        _require(ds, name, f"a coordinate of the {geometry.name}", needed)
-        check_numbers(ds[name])
-        _check_unit(ds[name], geometry.units[name])
-    _check_positions(ds, geometry)
+    lost = [
+        fault for name in geometry.coordinates for fault in _told(_check_axis, ds, name, geometry, needed)
+    ]
+    yield from lost
+    if lost:
+        return
+    lost = _told(_check_shape, ds, geometry)
+    yield from lost
+    if lost:
+        return
+    for name in grid_dims(geometry):
+        yield from _told(_check_nodes, ds, name, geometry)
     for name in dict.fromkeys([*variables, *statics]):
-        _require(ds, name, "a variable", needed)
-        check_numbers(ds[name])
-        if name in variables:
-            _check_unit(ds[name], variables[name])
-        check_dims(ds, name, geometry, static=name in statics)
-        _check_values(ds[name])
-    times_of(ds)
+        lost = _told(_check_field, ds, name, geometry, variables.get(name), name in statics, needed)
+        yield from lost or _told(_check_values, ds[name].variable, name)
+    yield from _told(times_of, ds)
+
+
+def _told(question: Callable[..., Any], *about: Any) -> list[DataError]:
+    try:
+        question(*about)
+    except DataError as fault:
+        return [fault]
+    return []
 
 
 def _check_space(ds: xr.Dataset, geometry: Geometry) -> None:
@@ -77,6 +100,22 @@ def _check_space(ds: xr.Dataset, geometry: Geometry) -> None:
             raise DataError(
                 f"expected values; the dimension {name} is empty.", f"Select at least one {name}."
             )
+
+
+def _check_axis(ds: xr.Dataset, name: str, geometry: Geometry, needed: Collection[str]) -> None:
+    _require(ds, name, f"a coordinate of the {geometry.name}", needed)
+    check_numbers(ds[name])
+    _check_unit(ds[name], geometry.units[name])
+
+
+def _check_field(
+    ds: xr.Dataset, name: str, geometry: Geometry, unit: str | None, static: bool, needed: Collection[str]
+) -> None:
+    _require(ds, name, "a variable", needed)
+    check_numbers(ds[name])
+    if unit is not None:
+        _check_unit(ds[name], unit)
+    check_dims(ds, name, geometry, static)
 
 
 def _require(ds: xr.Dataset, name: str, role: str, others: Collection[str]) -> None:
@@ -120,27 +159,28 @@ def _spelling(unit: str) -> str:
     return _SPELLINGS.get(unit, unit.replace(" ", ""))
 
 
-def _check_positions(ds: xr.Dataset, geometry: Geometry) -> None:
-    """One axis per dimension (or all on one), finite, within the space, and no place twice."""
+def _check_shape(ds: xr.Dataset, geometry: Geometry) -> None:
+    """One axis per dimension, or all on one."""
     names = grid_dims(geometry)
     dims = {name: ds[name].dims for name in names}
-    grid = is_grid(ds, geometry)
-    if not grid and (len(set(dims.values())) > 1 or len(dims[names[0]]) != 1):
+    if not is_grid(ds, geometry) and (len(set(dims.values())) > 1 or len(dims[names[0]]) != 1):
         raise DataError(
             f"expected {signature({n: (n,) for n in names})} on a grid or "
             f"{signature(dict.fromkeys(names, ('point',)))}; came {signature(dims)}.",
             f"Type `{_layout_cure(dims)}`.",
         )
-    for name in names:
-        if not np.isfinite(ds[name].values).all():
-            raise DataError(
-                f"expected finite positions; {name} holds NaN or infinities.",
-                f"Drop them: `ds = ds.dropna({ds[name].dims[0]!r}, subset=[{name!r}])`.",
-            )
-        _check_extent(ds[name], geometry)
-    if grid:
-        for name in names:
-            _check_distinct(ds, name, geometry)
+
+
+def _check_nodes(ds: xr.Dataset, name: str, geometry: Geometry) -> None:
+    """Finite positions within the space, and on a grid no place twice."""
+    if not np.isfinite(ds[name].values).all():
+        raise DataError(
+            f"expected finite positions; {name} holds NaN or infinities.",
+            f"Drop them: `ds = ds.dropna({ds[name].dims[0]!r}, subset=[{name!r}])`.",
+        )
+    _check_extent(ds[name], geometry)
+    if is_grid(ds, geometry):
+        _check_distinct(ds, name, geometry)
 
 
 def _layout_cure(dims: Mapping[str, tuple[Hashable, ...]]) -> str:
@@ -234,25 +274,26 @@ def check_dims(ds: xr.Dataset, name: str, geometry: Geometry, static: bool) -> N
         )
 
 
-def _check_values(array: xr.DataArray) -> None:
-    values = array.values
-    infinite = int(np.isinf(values).sum())
+def _check_values(array: xr.Variable, name: str) -> None:
+    rows = array.sizes.get("sample", 1)
+    observed, infinite = np.zeros(rows, dtype=np.int64), 0
+    for where, values in blocks(array):
+        infinite += int(np.isinf(values).sum())
+        known = ~np.isnan(values)
+        others = tuple(i for i, dim in enumerate(array.dims) if dim != "sample")
+        observed[where.get("sample", slice(None))] += known.sum(axis=others)
     if infinite:
         raise DataError(
-            f"expected finite values or NaN; {array.name} holds {infinite} infinities.",
-            f"If they mean 'not observed': `ds[{array.name!r}] = ds[{array.name!r}].where(np.isfinite)`.",
+            f"expected finite values or NaN; {name} holds {infinite} infinities.",
+            f"If they mean 'not observed': `ds[{name!r}] = ds[{name!r}].where(np.isfinite)`.",
         )
-    axis = array.dims.index("sample") if "sample" in array.dims else None
-    rows = np.moveaxis(values, axis, 0) if axis is not None else values[None]
-    empty = np.flatnonzero(np.isnan(rows).reshape(len(rows), -1).all(axis=1))
+    empty = np.flatnonzero(observed == 0)
     if len(empty):
-        where = f" in sample {empty[0]}" if axis is not None else ""
+        sampled = "sample" in array.dims
+        where_empty = f" in sample {empty[0]}" if sampled else ""
         cure = (
             f"Drop it: `ds = ds.drop_isel(sample={empty.tolist()[:8]})`."
-            if axis is not None and len(empty) < len(rows)
-            else f"Put the observed numbers into {array.name}; one observed point is enough to begin."
+            if sampled and len(empty) < rows
+            else f"Put the observed numbers into {name}; one observed point is enough to begin."
         )
-        raise DataError(
-            f"expected at least one observed value; {array.name} is NaN everywhere{where}.",
-            cure,
-        )
+        raise DataError(f"expected at least one observed value; {name} is NaN everywhere{where_empty}.", cure)

@@ -1,24 +1,27 @@
-"""Datasets as NetCDF4 files, whole or not at all."""
+"""Datasets as NetCDF4 files, whole or not at all: read lazily, and written in blocks where they are large."""
 
 import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import h5netcdf
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pdeforecast.errors import DataError, UsageError, nearest
+from pdeforecast.trajectory.blocks import BLOCK, blocks
 
 ENGINE: Literal["h5netcdf"] = "h5netcdf"
 
 
 def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
-    """The Dataset of a NetCDF4 file, read lazily.
+    """The Dataset of a NetCDF4 file, read lazily: values come from the file whenever they are asked for.
 
     Raises:
         DataError: if there is no such file, or it is cut short, or is something else.
@@ -34,16 +37,25 @@ def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
         )
         raise DataError(f"expected a NetCDF file; there is no file {path}.", cure)
     try:
-        return xr.open_dataset(path, engine=ENGINE, decode_times=False, decode_timedelta=False)
+        return xr.open_dataset(path, engine=ENGINE, decode_times=False, decode_timedelta=False, cache=False)
     except Exception as error:  # the engine raises OSError, KeyError, ValueError … by the kind of damage
         raise _unreadable(path, error) from error
 
 
-def save_dataset(ds: xr.Dataset, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+Written = Callable[[int, int], None]
+"""Called with the number of bytes written and the number of all, where there is more than one block."""
+
+
+def save_dataset(
+    ds: xr.Dataset,
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    progress: Written | None = None,
+) -> None:
     """Write `ds` as NetCDF4: its data in float32, its coordinates and attributes as they are.
 
-    The file is written beside its place, flushed to disk and renamed, so that `path` never holds
-    half a Dataset.
+    Variables that are read lazily are never whole in memory. The file is written beside its place,
+    flushed to disk and renamed, so that `path` never holds half a Dataset.
 
     Raises:
         UsageError: if `path` exists and may not be overwritten, or its folder is missing.
@@ -51,10 +63,13 @@ def save_dataset(ds: xr.Dataset, path: str | os.PathLike[str], overwrite: bool =
     path = Path(path)
     check_target(path, overwrite)
     floats = [name for name in ds.data_vars if ds[name].dtype.kind == "f"]
+    large = [name for name in floats if ds[name].nbytes > BLOCK]
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     os.close(handle)
     try:
-        ds.to_netcdf(beside, engine=ENGINE, encoding={name: {"dtype": "float32"} for name in floats})
+        encoding = {name: {"dtype": "float32"} for name in floats if name not in large}
+        ds.drop_vars(large).to_netcdf(beside, engine=ENGINE, encoding=encoding)
+        _append(ds[large], beside, progress)
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(beside, 0o666 & ~_umask())
@@ -63,6 +78,25 @@ def save_dataset(ds: xr.Dataset, path: str | os.PathLike[str], overwrite: bool =
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside)
         raise
+
+
+def _append(ds: xr.Dataset, path: str, progress: Written | None) -> None:
+    """Adds the data of `ds` to a file that holds its coordinates, a block at a time."""
+    done, total = 0, sum(ds[name].nbytes for name in ds.data_vars)
+    if not total:
+        return
+    with h5netcdf.File(path, "a") as file:
+        for name, array in ds.data_vars.items():
+            for dim, size in array.sizes.items():
+                if dim not in file.dimensions:
+                    file.dimensions[dim] = size
+            made = file.create_variable(str(name), array.dims, dtype="<f4", fillvalue=np.float32(np.nan))
+            made.attrs.update(array.attrs)
+            for where, values in blocks(array.variable):
+                made[tuple(where.get(str(dim), slice(None)) for dim in array.dims)] = values
+                done += values.nbytes
+                if progress is not None:
+                    progress(done, total)
 
 
 def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pdeforecast.errors import DataError
 from pdeforecast.geometry import Geometry
+from pdeforecast.trajectory.blocks import blocks
 from pdeforecast.trajectory.checks import check, check_dims, check_numbers
 from pdeforecast.trajectory.layout import (
     TIMES,
@@ -84,24 +85,34 @@ def trajectory_values(
 
 def _tensors(ds: xr.Dataset, geometry: Geometry, names: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Points (M, d) and values (S, T, M, V)."""
-    if is_grid(ds, geometry):
-        places = grid_dims(geometry)
-        points = grid_points(geometry, axes_of(ds, geometry))
-    else:
-        places = tuple(str(dim) for dim in ds[geometry.coordinates[0]].dims)
-        points = loose_points(geometry, axes_of(ds, geometry))
+    return points_of(ds, geometry), values_of(ds, geometry, names)
+
+
+def points_of(ds: xr.Dataset, geometry: Geometry) -> Tensor:
+    """The points (M, d) of a Dataset, on a grid or loose, in the order of its values."""
+    make = grid_points if is_grid(ds, geometry) else loose_points
+    return make(geometry, axes_of(ds, geometry))
+
+
+def values_of(ds: xr.Dataset, geometry: Geometry, names: Sequence[str]) -> Tensor:
+    """The values (S, T, M, V) of some variables: float32 if all of them are, else float64."""
+    places = grid_dims(geometry) if is_grid(ds, geometry) else ds[geometry.coordinates[0]].dims
     single = all(ds[name].dtype.itemsize <= 4 and ds[name].dtype.kind == "f" for name in names)
-    dtype = np.float32 if single else np.float64
-    arrays = [_ordered(ds[name], places).astype(dtype, copy=False) for name in names]
-    shape = np.broadcast_shapes(*(array.shape for array in arrays))
-    values = np.stack([np.broadcast_to(array, shape) for array in arrays], axis=-1)
-    return points, torch.from_numpy(values.reshape(*shape[:2], -1, len(names)))
+    arrays = [ds[name].variable for name in names]
+    orders = [("sample", _time(array), *places) for array in arrays]
+    sizes = [[a.sizes.get(dim, 1) for dim in order] for a, order in zip(arrays, orders, strict=True)]
+    shape = np.broadcast_shapes(*map(tuple, sizes))
+    values = np.empty((*shape, len(names)), dtype=np.float32 if single else np.float64)
+    for i, (array, order) in enumerate(zip(arrays, orders, strict=True)):
+        for where, part in blocks(array):
+            # What has one sample or one time only is repeated.
+            at = [where[d] if array.sizes.get(d, 1) > 1 and d in where else slice(None) for d in order[:2]]
+            values[at[0], at[1], ..., i] = xr.Variable(array.dims, part).set_dims(order).values
+    return torch.from_numpy(values.reshape(*shape[:2], -1, len(names)))
 
 
-def _ordered(array: xr.DataArray, places: Sequence[str]) -> NDArray[Any]:
-    """The values as (sample, time, *places), with size 1 for what is absent."""
-    time = next((name for name in TIMES if name in array.dims), TIMES[0])
-    return array.variable.set_dims(("sample", time, *places)).values
+def _time(array: xr.Variable) -> str:
+    return next((name for name in TIMES if name in array.dims), TIMES[0])
 
 
 def _variance(ds: xr.Dataset, geometry: Geometry, names: Sequence[str], values: Tensor) -> Tensor | None:
