@@ -19,6 +19,7 @@ class LinearFieldConfig:
         neighbours: k nearest latents per point; 0 for all.
         window: σ of the windows, in lattice spacings.
         radius: of the charts, in lattice spacings.
+        rank: principal modes of the prior, where the group does not make all latents of one.
     """
 
     latents: int = 64
@@ -26,6 +27,7 @@ class LinearFieldConfig:
     neighbours: int = 9
     window: float = 0.5
     radius: float = 1.5
+    rank: int = 256
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class DynamicsConfig:
         blocks: product blocks.
         neighbours: messages come from the k nearest latents; 0 for all.
         moving: whether poses move.
-        step: the longest Runge–Kutta step, in the dataset's time unit.
+        step: the longest Runge–Kutta step, in the dataset's time unit; a run sets it to the interval of its
+            frames unless it is told otherwise.
     """
 
     hidden: int = 128

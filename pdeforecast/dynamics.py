@@ -5,13 +5,14 @@ and blocks multiply what comes from everywhere with what is near, as u·∇ω do
 
     mᵢ = Σⱼ K(pᵢ⁻¹pⱼ) ⊙ hⱼ                                  (one weight per edge and channel)
     h ← h + W [ sat(W_g m_global(h)) ⊙ (W_l m_local(h)) ]
-    dcᵢ/dt = Π W_c m_local(h) + …,      body-frame dpᵢ/dt = W_p m_local(h)
+    dcᵢ/dt = Π W_c m_local(h) + … + (A c + b)ᵢ,      body-frame dpᵢ/dt = W_p m_local(h)
 
 K is a small network of p⁻¹q, times a Gaussian window for the local messages. The saturation
 sat(g) = g / (1 + (g/s)⁴)^¼ is linear up to s to fourth order and bounded by s, so the velocity
 grows at most linearly with the state and a rollout cannot reach infinity in finite time. Π
-projects onto what the field can see. Known static fields enter as values read around each pose in
-its own frame. Networks see relative poses and nothing else, so F(g z) = F(z) in body frames.
+projects onto what the field can see; A c + b, where it is known, is the linear part, learned before in the
+modes of the states (`linear_dynamics.py`). Known static fields enter as values read around each pose in its own frame.
+Networks see relative poses and nothing else, so F(g z) = F(z) in body frames.
 """
 
 from dataclasses import dataclass
@@ -65,6 +66,31 @@ class Graph:
     batch: int
 
 
+@dataclass(frozen=True)
+class Modal:
+    """Principal modes, c = c₀ + L w, and the linear part of how they move, dw/dt = G w + g.
+
+    Attributes:
+        show: L (N·context_dim, rank).
+        read: L⁺ (rank, N·context_dim).
+        centre: c₀ (N·context_dim,).
+        generator: G (rank, rank).
+        constant: g (rank,).
+    """
+
+    show: Tensor
+    read: Tensor
+    centre: Tensor
+    generator: Tensor
+    constant: Tensor
+
+    def velocity(self, contexts: Tensor, change: Tensor) -> Tensor:
+        """dc/dt = L (L⁺ change + G w + g), of contexts and change (B, N, context_dim)."""
+        w = (contexts.flatten(1) - self.centre) @ self.read.T
+        moved = change.flatten(1) @ self.read.T + w @ self.generator.T + self.constant
+        return (moved @ self.show.T).view_as(change)
+
+
 class Product(nn.Module):
     """h ← h + W [sat(W_g g) ⊙ (W_l l)], with g and l the global and the local message of h."""
 
@@ -99,6 +125,7 @@ class LatentDynamics(nn.Module):
         static_scale: (static_dim,), the size of what is read from static fields.
         rate: the size of dc/dt in units of `context_scale`, in 1/time.
         visible: Π (channels, N·F, N·F), see `PreconditionedSGD.visible`; None for no projection.
+        modal: the modes in which latents move, for which Π = L L⁺; None if they move in all directions.
     """
 
     context_scale: Tensor
@@ -128,6 +155,7 @@ class LatentDynamics(nn.Module):
         self.register_buffer("rate", torch.ones(()))
         self.register_buffer("frequencies", 1.5 * torch.randn(geometry.between_dim, _FEATURES))
         self.visible: Tensor | None = None
+        self.modal: Modal | None = None
         self.message = SeparableMessage()
         self.kernel_basis = nn.Sequential(
             nn.Linear(2 * _FEATURES, 2 * _FEATURES), nn.GELU(), nn.Linear(2 * _FEATURES, _FEATURES)
@@ -195,7 +223,10 @@ class LatentDynamics(nn.Module):
             drift = contexts.new_zeros(*shape, self.geometry.velocity_dim)
         else:
             drift = _nodes(_pointwise(self.pose_head, out), shape) * self.spacing
-        return self.rate * drift, self.rate * self._project(change)
+        change = self.rate * change
+        if self.modal is not None:
+            return self.rate * drift, self.modal.velocity(contexts, change)
+        return self.rate * drift, self._project(change)
 
     def forward(self, latents: Latents, static: Tensor) -> tuple[Tensor, Tensor]:
         """F(z): body-frame pose velocities and context velocities."""

@@ -1,6 +1,7 @@
 """Encode the initial state, roll the latents out to these times, decode at these points."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,16 @@ import xarray as xr
 from torch import Tensor, nn
 
 from pdeforecast.config import AttentionFieldConfig, ForecasterConfig, LinearFieldConfig
-from pdeforecast.dynamics import LatentDynamics
+from pdeforecast.dynamics import LatentDynamics, Modal
 from pdeforecast.encoder import MetaSGD
 from pdeforecast.errors import DataError, DivergedError, UsageError
 from pdeforecast.field import EquivariantField
 from pdeforecast.geometry import GEOMETRIES, Geometry
 from pdeforecast.latents import Latents
+from pdeforecast.linear_dynamics import LinearDynamics
 from pdeforecast.linear_field import LinearField
-from pdeforecast.preconditioner import PreconditionedSGD
+from pdeforecast.preconditioner import PreconditionedSGD, homogeneous
+from pdeforecast.principal import PrincipalSGD
 from pdeforecast.rollout import Surroundings, rollout
 from pdeforecast.trajectory import (
     Samples,
@@ -76,6 +79,9 @@ class Forecaster(nn.Module):
             config.dynamics.neighbours,
             config.dynamics.moving,
         )
+        self.linear: LinearDynamics | None = None
+        if isinstance(self.encoder, PrincipalSGD) and not config.dynamics.moving:
+            self.linear = LinearDynamics(self.encoder.modes.shape[-1])
         self.register_buffer("mean", torch.zeros(len(config.variables)))
         self.register_buffer("scale", torch.ones(len(config.variables)))
         self.card: dict[str, Any] = {}
@@ -87,9 +93,19 @@ class Forecaster(nn.Module):
         return self.encoder.field
 
     def prepare(self) -> "Forecaster":
-        """Computes what follows from the weights: the projection of the dynamics."""
-        if isinstance(self.encoder, PreconditionedSGD) and not self.config.dynamics.moving:
+        """Computes what follows from the weights: the projection and the linear part of the dynamics."""
+        if self.config.dynamics.moving:
+            return self
+        if isinstance(self.encoder, PreconditionedSGD):
             self.dynamics.visible = self.encoder.visible().to(self.mean)
+        if self.linear is not None:
+            assert isinstance(self.encoder, PrincipalSGD)
+            self._reading = self.encoder.reading()
+            modal = self.encoder.modes, self._reading, self.encoder.centre.flatten()
+            generator = self.linear.generator[:-1]
+            self.dynamics.modal = Modal(
+                *(part.to(self.mean) for part in (*modal, generator[:, :-1], generator[:, -1]))
+            )
         return self
 
     def lattice(self) -> Tensor:
@@ -139,7 +155,21 @@ class Forecaster(nn.Module):
 
     def rollout(self, latents: Latents, surroundings: Surroundings, times: Sequence[float]) -> list[Latents]:
         """The latents at each of the non-decreasing `times`."""
+        if self.linear is not None and self.linear.sufficient:
+            return [self.carried(latents, time) for time in times]
         return rollout(self.dynamics, latents, surroundings, times, step=self.config.dynamics.step)
+
+    def modes_of(self, latents: Latents) -> Tensor:
+        """w (batch, rank), in float64: how much of each principal mode the latents hold."""
+        assert isinstance(self.encoder, PrincipalSGD)
+        return (latents.contexts - self.encoder.centre).flatten(1) @ self._reading.T
+
+    def carried(self, latents: Latents, time: float) -> Latents:
+        """The latents after a time, by the linear part of the dynamics alone."""
+        assert self.linear is not None and isinstance(self.encoder, PrincipalSGD)
+        modes = self.linear.flow(self.modes_of(latents), time)
+        away = (modes @ self.encoder.modes.double().T).unflatten(1, self.encoder.centre.shape)
+        return replace(latents, contexts=(self.encoder.centre + away).to(latents.contexts))
 
     def decode(self, points: Tensor, states: Sequence[Latents]) -> Tensor:
         """The fields of T × batch states at points (M, d): (batch, T, M, V), in bounded memory."""
@@ -286,10 +316,13 @@ def _linear_field(geometry: Any, channels: int, config: LinearFieldConfig) -> Li
     return LinearField(geometry, channels, config.degree, config.neighbours, radius)
 
 
-def _encoder(config: ForecasterConfig) -> PreconditionedSGD | MetaSGD:
+def _encoder(config: ForecasterConfig) -> PreconditionedSGD | PrincipalSGD | MetaSGD:
     geometry, channels, chosen = GEOMETRIES[config.geometry], len(config.variables), config.field
     if isinstance(chosen, LinearFieldConfig):
-        return PreconditionedSGD(_linear_field(geometry, channels, chosen), chosen.latents, chosen.window)
+        linear = _linear_field(geometry, channels, chosen)
+        if homogeneous(geometry, chosen.latents):
+            return PreconditionedSGD(linear, chosen.latents, chosen.window)
+        return PrincipalSGD(linear, chosen.latents, chosen.window, chosen.rank)
     assert isinstance(chosen, AttentionFieldConfig)
     field = EquivariantField(
         geometry,

@@ -13,8 +13,8 @@ of the points in any pattern. With S = L Lᵀ and B = R^(−½) A L it reads, fo
 What is learned is c₀, the prior S and the variance of what the field cannot represent, a part of
 R, over the part of the space that an observation represents: where a grid crowds, its observations
 share one error. c₀ depends on a latent through what it sees of itself, p⁻¹p, and S on two latents
-through their relative pose pᵢ⁻¹pⱼ alone, which is all that an equivariant prior may know: on the
-lattice of a torus, c₀ is one vector and S is block-circulant.
+through their relative pose pᵢ⁻¹pⱼ alone, which is all that an equivariant prior may know: on a lattice
+that is periodic in every direction, c₀ is one vector and S is block-circulant.
 """
 
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pdeforecast.encoder import merge_duplicates
+from pdeforecast.geometry import Geometry
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 
@@ -60,8 +61,8 @@ class PreconditionedSGD(nn.Module):
         self.field = field
         poses = geometry.lattice(latents)
         widths = torch.full((latents,), window * geometry.spacing(latents), dtype=torch.float64)
-        relation = _same(geometry.between(poses[:, None], poses[None, :]))
-        orbit = _same(geometry.between(poses, poses))
+        relation = same(geometry.between(poses[:, None], poses[None, :]))
+        orbit = same(geometry.between(poses, poses))
         blocks = torch.zeros(v, int(relation.max()) + 1, f, f, dtype=torch.float64)
         blocks[:, relation.diagonal()] = torch.eye(f, dtype=torch.float64)
         self.register_buffer("poses", poses, persistent=False)
@@ -71,7 +72,7 @@ class PreconditionedSGD(nn.Module):
         self.register_buffer("initial", torch.zeros(v, int(orbit.max()) + 1, f, dtype=torch.float64))
         self.register_buffer("covariance", blocks)
         self.register_buffer("noise", torch.full((v,), 1e-6, dtype=torch.float64))
-        self._last: dict[int, tuple[tuple[Tensor, ...], _Step]] = {}
+        self._last: dict[int, tuple[tuple[Tensor, ...], tuple[Tensor, Tensor, ExactStep]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # The kept steps hold sparse tensors, which cannot be copied.
@@ -116,22 +117,24 @@ class PreconditionedSGD(nn.Module):
             pattern = error[member == i][0]
             seen = pattern.isfinite()
             if seen.any():
-                step = self._step(v, points[seen], pattern[seen])
-                contexts[member == i] = start + step(values[member == i][:, seen], start)
+                design, factor, step = self._step(v, points[seen], pattern[seen])
+                residual = values[member == i][:, seen] - design @ start
+                contexts[member == i] = start + step(residual) @ factor.T
         return contexts.unflatten(-1, (latents, -1))
 
-    def _step(self, v: int, points: Tensor, error: Tensor) -> "_Step":
-        """The step for observations at `points`; each variable's last is kept, for a series of states."""
+    def _step(self, v: int, points: Tensor, error: Tensor) -> tuple[Tensor, Tensor, "ExactStep"]:
+        """Design, prior factor and step for observations at `points`; each variable's last are kept, for a
+        series of states."""
         key = (points, error, self.covariance[v])
         differentiable = any(tensor.requires_grad for tensor in key)
         kept = self._last.get(v)
-        if kept is not None and not differentiable and _alike(kept[0], key):
+        if kept is not None and not differentiable and alike(kept[0], key):
             return kept[1]
-        design = self.field.design(points, self.poses, self.windows)
-        step = _Step(design, self.prior_factor(v), error.rsqrt())
+        design, factor = self.field.design(points, self.poses, self.windows), self.prior_factor(v)
+        made = design, factor, ExactStep(design @ factor, error.rsqrt())
         if not differentiable:
-            self._last[v] = (tuple(tensor.clone() for tensor in key), step)
-        return step
+            self._last[v] = (tuple(tensor.clone() for tensor in key), made)
+        return made
 
     def prior_factor(self, v: int) -> Tensor:
         """L (N·F, N·F) with S = L Lᵀ, for one variable.
@@ -160,14 +163,14 @@ class PreconditionedSGD(nn.Module):
             noise: (channels,), the mean square of what the field left unexplained.
         """
         split = contexts.double().unflatten(-1, (self.field.channels, self.field.functions))
-        mean = _means(split.mean(0), self.orbit, self.initial.shape[1])
+        mean = means(split.mean(0), self.orbit, self.initial.shape[1])
         self.initial.copy_(mean.transpose(0, 1))
         centred = split - mean[self.orbit]
         for v in range(self.field.channels):
             columns = centred[:, :, v].flatten(1)
             full = (columns.T @ columns / len(columns)).unflatten(0, (len(self.poses), -1))
             pairs = full.unflatten(-1, (len(self.poses), -1)).permute(0, 2, 1, 3).flatten(0, 1)
-            self.covariance[v].copy_(_means(pairs, self.relation.flatten(), self.covariance.shape[1]))
+            self.covariance[v].copy_(means(pairs, self.relation.flatten(), self.covariance.shape[1]))
         self.noise.copy_(noise.double().clamp_min(_LEAST_NOISE))
 
     def visible(self) -> Tensor:
@@ -180,50 +183,55 @@ class PreconditionedSGD(nn.Module):
         points = geometry.place(geometry.lattice(64 * len(self.poses))).to(self.poses.device)
         design = self.field.design(points, self.poses, self.windows)
         shown = design.to_dense().T
-        return torch.stack(
-            [
-                _Step(design, factor, noise.rsqrt().expand(len(points)))(shown, torch.zeros_like(factor[0])).T
-                for noise, factor in zip(
-                    self.noise, map(self.prior_factor, range(len(self.noise))), strict=True
-                )
-            ]
-        )
+        made = []
+        for v, noise in enumerate(self.noise):
+            factor = self.prior_factor(v)
+            step = ExactStep(design @ factor, noise.rsqrt().expand(len(points)))
+            made.append((step(shown) @ factor.T).T)
+        return torch.stack(made)
 
 
-class _Step:
-    """The exact step for one set of points: everything but the observed values."""
+class ExactStep:
+    """w = (Bᵀ B + 1)⁻¹ Bᵀ R^(−½) r with B = R^(−½) A L, as a function of the residual r = y − A c₀.
 
-    def __init__(self, design: Tensor, factor: Tensor, precision: Tensor) -> None:
-        self.design = design
-        self.factor = factor
+    Args:
+        rows: A L (M, modes): what each mode shows at the observed points.
+        precision: R^(−½), (M,).
+    """
+
+    def __init__(self, rows: Tensor, precision: Tensor) -> None:
         self.precision = precision
-        scaled = precision[:, None] * (design @ factor)
-        gram = scaled.T @ scaled if len(scaled) > len(factor) else scaled @ scaled.T
-        self.scaled = scaled
-        self.many = len(scaled) > len(factor)
+        self.scaled = precision[:, None] * rows
+        self.many = len(rows) > rows.shape[1]
+        gram = self.scaled.T @ self.scaled if self.many else self.scaled @ self.scaled.T
         self.gram = torch.linalg.cholesky(gram + torch.eye(len(gram)).to(gram))
 
-    def __call__(self, values: Tensor, start: Tensor) -> Tensor:
-        """c − c₀ (batch, N·F) for values (batch, M)."""
-        residual = (self.precision * (values - self.design @ start)).T
+    def __call__(self, residual: Tensor) -> Tensor:
+        """w (batch, modes) for residuals (batch, M)."""
+        white = (self.precision * residual).T
         if self.many:
-            white = torch.cholesky_solve(self.scaled.T @ residual, self.gram)
-        else:
-            white = self.scaled.T @ torch.cholesky_solve(residual, self.gram)
-        return (self.factor @ white).T
+            return torch.cholesky_solve(self.scaled.T @ white, self.gram).T
+        return (self.scaled.T @ torch.cholesky_solve(white, self.gram)).T
 
 
-def _alike(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
+def homogeneous(geometry: Geometry, latents: int) -> bool:
+    """Whether the group makes all latents of a lattice of one: whether each sees the same of the others."""
+    poses = geometry.lattice(latents)
+    return int(same(geometry.between(poses[:, None], poses[None, :])).max()) < latents
+
+
+def alike(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
+    """Whether two lists of tensors are equal, and on the same devices."""
     return all(x.device == y.device and torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _same(between: Tensor) -> Tensor:
+def same(between: Tensor) -> Tensor:
     """Which relative poses (…, between_dim) are the same, as numbers (…) from 0."""
     rounded = (between * 1e6).round().flatten(0, -2)
     return rounded.unique(dim=0, return_inverse=True)[1].view(between.shape[:-1])
 
 
-def _means(values: Tensor, member: Tensor, classes: int) -> Tensor:
+def means(values: Tensor, member: Tensor, classes: int) -> Tensor:
     """The mean (classes, …) of the values (n, …) of each class."""
     total = values.new_zeros(classes, *values.shape[1:]).index_add_(0, member, values)
     count = member.bincount(minlength=classes).to(values)

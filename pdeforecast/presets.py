@@ -53,7 +53,7 @@ PRESETS = {
             window=0.5,
             fit_poses=True,
         ),
-        DynamicsConfig(hidden=128, moving=True, step=1.0),
+        DynamicsConfig(hidden=128, moving=True),
         TrainingConfig(field_steps=20000, points=512, batch=16, horizon=9, copies=1),
         0,
     ),

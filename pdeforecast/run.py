@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.geometry import Geometry
 from pdeforecast.presets import Preset
 from pdeforecast.training import PHASES, Progress, Report, TrainingConfig, Trajectories, train
-from pdeforecast.trajectory import measure, stream, trajectory_values
+from pdeforecast.trajectory import measure, stream, times_of, trajectory_values
 
 _FORMAT = "pdeforecast-run/1"
 _IN_MEMORY = 2**32
@@ -64,6 +64,9 @@ def begin(
     chosen = override(Settings(preset.field, preset.dynamics, preset.training), settings)
     variables, statics = fields_of(ds)
     time_name = "time" if "time" in ds.dims else "lead_time"
+    times = times_of(ds)
+    if "dynamics.step" not in settings and len(times) > 1 and times[1] > times[0]:
+        chosen = replace(chosen, dynamics=replace(chosen.dynamics, step=times[1] - times[0]))
     config = ForecasterConfig(
         geometry=geometry.name,
         variables=variables,

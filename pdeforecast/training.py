@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Muon, Optimizer
 
+from pdeforecast.encoder import MetaSGD
 from pdeforecast.errors import DivergedError
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
-from pdeforecast.preconditioner import PreconditionedSGD
 from pdeforecast.rollout import Surroundings
 from pdeforecast.trajectory import StreamedValues
 
@@ -32,6 +32,10 @@ _PRIOR_STATES = 2048
 """Moved states from which the prior is learned; few states are used under several motions."""
 _PRIOR_MOTIONS = 8
 """Motions of the world under which the prior is learned, for each one under which the dynamics are."""
+_MANY = 64
+"""Trajectories; fewer are moved up to eight times as often."""
+_LINEAR = 1e-6
+"""If linear dynamics leave a smaller share of the change from frame to frame, they are all that is needed."""
 _JOINT_SHARE = 0.01
 """The joint phase's learning rate in units of the dynamics': it polishes weights that have settled."""
 
@@ -263,7 +267,7 @@ def train(progress: Progress, data: Trajectories) -> Iterator[Report]:
             reports = _field(progress, data)
         else:
             model.prepare()
-            encoded = encoded or encode_all(model, data, _motions(model, progress.config))
+            encoded = encoded or encode_all(model, data, _motions(model, progress.config, len(data.values)))
             reports = (_dynamics if phase == "dynamics" else _joint)(progress, data, encoded)
         for report in reports:
             if not math.isfinite(report.loss):
@@ -302,7 +306,7 @@ def _draw(config: TrainingConfig, phase: str, step: int) -> torch.Generator:
 
 def _field(progress: Progress, data: Trajectories) -> Iterator[Report]:
     """Learns to encode."""
-    linear = isinstance(progress.model.encoder, PreconditionedSGD)
+    linear = progress.model.field.linear
     yield from _learn_prior(progress, data) if linear else _meta_learn(progress, data)
 
 
@@ -313,7 +317,7 @@ def _learn_prior(progress: Progress, data: Trajectories) -> Iterator[Report]:
     is known of all that the group makes of it.
     """
     model, config = progress.model, progress.config
-    assert isinstance(model.encoder, PreconditionedSGD)
+    assert not isinstance(model.encoder, MetaSGD)
     samples, times = data.values.shape[:2]
     order = torch.randperm(samples * times, generator=_draw(config, "field", 0))
     chosen = order.repeat(-(-_PRIOR_STATES // len(order)))[:_PRIOR_STATES]
@@ -391,26 +395,71 @@ def encode_all(model: Forecaster, data: Trajectories, motions: Tensor) -> list[E
     return made
 
 
-def _motions(model: Forecaster, config: TrainingConfig) -> Tensor:
-    return model.geometry.random_motion(config.copies, _draw(config, "dynamics", 10**8))
+def _motions(model: Forecaster, config: TrainingConfig, samples: int) -> Tensor:
+    """Elements of the group that move the data; few trajectories are moved more often."""
+    count = config.copies * max(1, min(8, _MANY // samples))
+    return model.geometry.random_motion(count, _draw(config, "dynamics", 10**8))
 
 
 def _scales(model: Forecaster, encoded: list[Encoded], times: tuple[float, ...]) -> None:
-    """The sizes of contexts, statics and velocities, from the data."""
+    """The sizes of contexts, statics and the velocities that are left to the network, from the data."""
     dynamics, contexts = model.dynamics, encoded[0].contexts
     dynamics.context_scale.copy_(contexts.flatten(0, 2).std(0) + 1e-8)
     if dynamics.static_scale.numel():
         size = torch.cat([e.static for e in encoded]).square().mean().sqrt() + 1e-8
         dynamics.static_scale.copy_(size.expand_as(dynamics.static_scale))
-    change = (contexts[:, 1:] - contexts[:, :-1]) / dynamics.context_scale
-    gaps = torch.tensor(times).diff().to(change)
+    gaps = torch.tensor(times).diff().to(contexts)
+    before = contexts[:, :-1]
+    if model.linear is not None:
+        carried = model.carried(_frames(model, encoded[0], slice(-1)), float(gaps.mean())).contexts
+        before = carried.view_as(before)
+    change = (contexts[:, 1:] - before) / dynamics.context_scale
     dynamics.rate.copy_((change.square().mean((0, 2, 3)).sqrt() / gaps).mean())
+
+
+def _learn_linear(progress: Progress, encoded: list["Encoded"], times: tuple[float, ...]) -> float:
+    """Learns the linear part of the dynamics, where there is one.
+
+    If that leaves next to nothing of the change from frame to frame, the equation is linear, and no network
+    is trained; else the linear part is held to what the network's steps can follow.
+
+    Returns:
+        The share of the mean square change in the fields that is left to the network.
+    """
+    model = progress.model
+    gaps = torch.tensor(times, dtype=torch.float64).diff()
+    if model.linear is None or float(gaps.max() - gaps.min()) > 1e-6 * float(gaps.max()):
+        return 1.0
+    paths = [
+        model.modes_of(_frames(model, e, slice(None))).unflatten(0, e.contexts.shape[:2]) for e in encoded
+    ]
+    gap = float(gaps.mean())
+    model.linear.learn(paths, gap)
+    now, after = _frames(model, encoded[0], slice(-1)), _frames(model, encoded[0], slice(1, None))
+    distance = _metric(model)
+    share = float(distance(model.carried(now, gap), after) / distance(now, after))
+    if share < _LINEAR:
+        model.linear.sufficient.fill_(True)
+        progress.config = replace(progress.config, dynamics_steps=0, joint_steps=0)
+    else:
+        model.linear.learn(paths, gap, fastest=2 / model.config.dynamics.step)
+    model.prepare()
+    return share
+
+
+def _frames(model: Forecaster, part: Encoded, frames: slice) -> Latents:
+    """Some frames of all trajectories, as one batch."""
+    poses = part.poses if part.poses.ndim == 2 else part.poses[:, frames].flatten(0, 1)
+    return Latents(poses, part.contexts[:, frames].flatten(0, 1), model.windows())
 
 
 def _dynamics(progress: Progress, data: Trajectories, encoded: list["Encoded"]) -> Iterator[Report]:
     """Learns to move latents that were encoded once, judged in the metric of the field."""
     model = progress.model
     if progress.step == 0:
+        if model.linear is not None:
+            share = _learn_linear(progress, encoded, data.times)
+            yield Report("dynamics", 0, progress.config.dynamics_steps, share, 1)
         _scales(model, encoded, data.times)
     distance = _metric(model)
     while progress.step < progress.config.dynamics_steps:
@@ -507,7 +556,7 @@ def _metric(model: Forecaster) -> Callable[[Latents, Latents], Tensor]:
             return (field(some, z) - field(some, y)).square().mean()
 
         return sampled
-    assert isinstance(model.encoder, PreconditionedSGD)
+    assert not isinstance(model.encoder, MetaSGD)
     design = field.design(points, model.encoder.poses, model.encoder.windows).to_dense()
     gram = design.T @ design / len(design)
     jitter = 1e-9 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)

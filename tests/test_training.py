@@ -12,13 +12,15 @@ import xarray as xr
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pdeforecast import checkpoint, run
+from pdeforecast import checkpoint, metrics, run
+from pdeforecast.config import LinearFieldConfig
 from pdeforecast.errors import CheckpointError, DataError, DivergedError, UsageError
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import GEOMETRIES
+from pdeforecast.pdes.diffusion_plane import DiffusionPlane
 from pdeforecast.presets import Preset
 from pdeforecast.training import PHASES, Report, TrainingConfig
-from pdeforecast.trajectory import open_dataset, save_dataset
+from pdeforecast.trajectory import open_dataset, save_dataset, to_dataset
 
 TORUS = GEOMETRIES["periodic_plane"]
 
@@ -283,6 +285,35 @@ def test_trajectories_larger_than_memory_train_alike(
     with open_dataset(tmp_path / "data.nc") as ds:
         assert train(tmp_path / "streamed", ds, preset) == whole
     assert equal(tensors(tmp_path / "streamed"), tensors(tmp_path / "whole"))
+
+
+def heat(pde: DiffusionPlane, split: str, samples: int) -> xr.Dataset:
+    leads = [time - pde.times()[0] for time in pde.times()]
+    states = [pde.initial(0, split, index) for index in range(samples)]
+    frames = [torch.stack([f["temperature"] for f in pde.solve(state, leads)]) for state in states]
+    values = torch.stack(frames)[..., None].float()
+    plane = GEOMETRIES["plane"]
+    return to_dataset(values, plane, {"temperature": "1"}, pde.coordinates(), pde.times(), "time")
+
+
+def test_a_linear_equation_is_learned_in_closed_form(tiny: Preset, tmp_path: Path) -> None:
+    """Heat in a square, learned from sources in one half: as good in the other half, and at any time."""
+    pde = DiffusionPlane(resolution=20, frames=5)
+    preset = replace(
+        tiny,
+        field=LinearFieldConfig(latents=16, degree=3, rank=80),
+        training=replace(tiny.training, dynamics_steps=50, joint_steps=5, copies=4),
+    )
+    ds = heat(pde, "train", 40)
+    progress = run.begin(tmp_path, ds, GEOMETRIES["plane"], preset, {})
+    data = run.trajectories(ds, progress.model)
+    phases = [report.phase for report in run.go(progress, data, tmp_path, 0)]
+    assert phases == ["field", "field", "dynamics"]
+    assert list(run.go(run.resume(tmp_path), data, tmp_path, 0)) == []
+    test = heat(replace(pde, frames=30, interval=0.25), "test", 4)
+    assert float(test["temperature"].isel(time=0).where(test["y"] > 1.5).max()) < 0.2
+    forecast = checkpoint.load(tmp_path).forecast(test.isel(time=0), [0.25 * i for i in range(30)])
+    assert float(metrics.relative_l2(forecast, test)["temperature"].max()) < 5e-3
 
 
 def test_two_runs_are_alike_and_two_seeds_are_not(coarse: xr.Dataset, tiny: Preset, tmp_path: Path) -> None:
