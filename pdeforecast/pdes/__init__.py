@@ -9,13 +9,36 @@ from typing import Any
 
 from pdeforecast.errors import UsageError, nearest
 from pdeforecast.pdes.base import PDE
+from pdeforecast.pdes.cahn_hilliard import CahnHilliard
 from pdeforecast.pdes.convection import Convection
+from pdeforecast.pdes.diffusion_plane import DiffusionPlane
+from pdeforecast.pdes.diffusion_sphere import DiffusionSphere
 from pdeforecast.pdes.navier_stokes import NavierStokes
+from pdeforecast.pdes.shallow_water import ShallowWater
 
-_EQUATIONS: tuple[type[PDE], ...] = (NavierStokes, Convection)
+_EQUATIONS: tuple[type[PDE], ...] = (
+    NavierStokes,
+    DiffusionPlane,
+    DiffusionSphere,
+    ShallowWater,
+    Convection,
+    CahnHilliard,
+)
 PDES: dict[str, type[PDE]] = {pde.name: pde for pde in _EQUATIONS}
 
-__all__ = ["PDE", "PDES", "Convection", "NavierStokes", "find", "make", "parameters"]
+__all__ = [
+    "PDE",
+    "PDES",
+    "CahnHilliard",
+    "Convection",
+    "DiffusionPlane",
+    "DiffusionSphere",
+    "NavierStokes",
+    "ShallowWater",
+    "find",
+    "make",
+    "parameters",
+]
 
 
 def find(name: str) -> type[PDE]:

@@ -99,11 +99,10 @@ class Convection(PDE):
     def solve(
         self, state: State, times: Sequence[float], axes: Mapping[str, Tensor] | None = None
     ) -> Iterator[State]:
-        """Galerkin in space (`solvers/ball.py`, dealiased), Lawson's RK4 in time, float64.
+        """Galerkin in space (`solvers/ball.py`, dealiased), ETDRK4 in time, float64.
 
-        The unknown is T − (1 − r²), which has no flux at the wall and no source. The stiffest modes at the
-        wall take the order of the step from 4 to 2 where step · λ is large, at a small size: with 24 modes a
-        step of 0.1 errs by 2e-6 at t = 2 and 2e-5 at t = 4.
+        The unknown is T − (1 − r²), which has no flux at the wall and no source. With 24 modes a step of 0.1
+        errs in T by 2e-7 (relative) at t = 2 and 2e-6 at t = 4.
 
         Args:
             axes: Gauss radii and latitudes hold as many modes as nodes; centres of equal cells as many

@@ -8,11 +8,20 @@ fourfold in five time units.
 
 Symmetries: F(g·ω, g·f) = g·F(ω, f) for every translation and quarter turn g; a reflection also
 turns the sign of ω and f. Length and time are dimensionless.
+
+Thinner fluids need more points. Ten time units after the random field, the vorticity on 64 × 64 points errs
+(relative L2, against 256² points at ν = 1e-4 and 512² at 1e-5) with a solver of
+
+    points per axis       64      128      256
+    ν = 1e-4            2e-2     3e-4
+    ν = 1e-5            8e-2     2e-2     6e-4
+
+and at ν = 1e-3 64 points agree with 256 to 1e-6.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -20,7 +29,10 @@ from torch import Tensor
 
 from pdeforecast.pdes.base import PDE, State, generator
 from pdeforecast.solvers.stepping import integrate
-from pdeforecast.solvers.torus import Torus, resample
+from pdeforecast.solvers.torus import Torus, check_axes, resample
+
+_COURANT = 2.0
+"""The largest speed · wave number · step; the method is stable to about 2.8."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,7 @@ class NavierStokes(PDE):
         phase_x: a, in [0, 1).
         phase_y: b, in [0, 1).
         resolution: grid points per axis.
+        solver_resolution: the least points per axis of the solver; 0: 128 for ν < 1e-3, 256 for ν < 1e-4.
         spin_up: the time that passes between the random field and t = 0.
         frames: frames per trajectory.
         interval: time between frames.
@@ -44,6 +57,7 @@ class NavierStokes(PDE):
     phase_x: float = 0.0
     phase_y: float = 0.0
     resolution: int = 64
+    solver_resolution: int = 0
     spin_up: float = 28.5
     frames: int = 20
     interval: float = 1.0
@@ -59,6 +73,7 @@ class NavierStokes(PDE):
         super().__post_init__()
         self.at_least("viscosity", 0)
         self.at_least("resolution", 8)
+        self.at_least("solver_resolution", 0)
         self.at_least("spin_up", 0)
         self.above_zero("step")
 
@@ -88,25 +103,47 @@ class NavierStokes(PDE):
         noise = torch.randn(
             modes, modes, dtype=torch.complex128, generator=generator(self.name, seed, split, index)
         )
-        field = resample(torch.fft.ifft2(noise * power).real, self.resolution)
-        start = {"vorticity": field, **self.static()}
-        return list(self.solve(start, [self.spin_up]))[-1]
+        fine = replace(self, resolution=self._solver_points(self.resolution))
+        field = resample(torch.fft.ifft2(noise * power).real, fine.resolution)
+        (spun_up,) = fine.solve({"vorticity": field, **fine.static()}, [self.spin_up])
+        return {"vorticity": resample(spun_up["vorticity"], self.resolution), **self.static()}
 
     def solve(
         self, state: State, times: Sequence[float], axes: Mapping[str, Tensor] | None = None
     ) -> Iterator[State]:
-        """Pseudo-spectral in space (2/3 dealiasing), Lawson's RK4 in time, float64."""
+        """Pseudo-spectral in space (2/3 dealiasing), ETDRK4 in time, float64.
+
+        A step on which fast flow would be unstable is halved; `step` is for accuracy.
+
+        Args:
+            axes: nodes 1/n apart along each axis, of any offset.
+        """
+        if axes is not None:
+            check_axes(axes)
         vorticity, forcing = state["vorticity"].double(), state["forcing"].double()
-        torus = Torus(vorticity.shape[-1], vorticity.device)
-        source = torus.transform(forcing)
+        shape = vorticity.shape[-2:]
+        rows, columns = (self._solver_points(n) for n in shape)
+        torus = Torus(rows, columns, vorticity.device)
+        dealias = torus.alias_free(2)
+        source = torus.transform(resample(forcing, rows, columns))
         gradient = torch.stack([torus.dx, torus.dy])
         velocity = torch.stack([-torus.dy, torus.dx]) * torus.inverse_laplacian
+        highest = 2 * math.pi * max(rows, columns) / 3
 
         def nonlinear(w: Tensor) -> Tensor:
             grids = torus.inverse(torch.cat([velocity, gradient]) * w[..., None, :, :])
             u, v, wx, wy = grids.unbind(-3)
-            return source - torus.dealias * torus.transform(u * wx + v * wy)
+            return source - dealias * torus.transform(u * wx + v * wy)
 
-        start = torus.transform(vorticity)
-        for spectrum in integrate(start, self.viscosity * torus.laplacian, nonlinear, times, self.step):
-            yield {"vorticity": torus.inverse(spectrum), "forcing": state["forcing"]}
+        def longest(w: Tensor) -> float:
+            speed = float(torus.inverse(velocity * w[..., None, :, :]).abs().sum(-3).max())
+            return _COURANT / (speed * highest) if speed > 0 else math.inf
+
+        start = torus.transform(resample(vorticity, rows, columns))
+        rate = self.viscosity * torus.laplacian
+        for spectrum in integrate(start, rate, nonlinear, times, self.step, longest):
+            yield {"vorticity": resample(torus.inverse(spectrum), *shape), "forcing": state["forcing"]}
+
+    def _solver_points(self, points: int) -> int:
+        needed = 1 if self.viscosity >= 1e-3 else 128 if self.viscosity >= 1e-4 else 256
+        return max(points, self.solver_resolution or needed)

@@ -82,30 +82,44 @@ def _shift(p: Tensor, count: int) -> Tensor:
 def legendre_functions(degrees: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """P_lm(x), ∂P_lm/∂θ and m P_lm / sin θ at x = cos θ, with ∫ P_lm² dx = 1.
 
+    All by recurrences that do not divide by sin θ, so a pole is a node like any other.
+
     Args:
         degrees: l < degrees and 0 ≤ m < degrees.
-        x: in (−1, 1), (J).
+        x: in [−1, 1], (J).
 
     Returns:
         Three tensors (m, J, l), zero for l < m.
     """
-    sine = ((1 - x) * (1 + x)).sqrt()
-    p = x.new_zeros(degrees, len(x), degrees)
-    slope = torch.zeros_like(p)
-    diagonal = torch.full_like(x, 0.5).sqrt()
-    for m in range(degrees):
-        if m > 0:
-            diagonal = diagonal * sine * (1 + 0.5 / m) ** 0.5
-        p[m, :, m] = diagonal
-        for l in range(m + 1, degrees):  # noqa: E741
-            previous = p[m, :, l - 2] / _ratio(l - 1, m) if l > m + 1 else 0.0
-            p[m, :, l] = _ratio(l, m) * (x * p[m, :, l - 1] - previous)
-        for l in range(m, degrees):  # noqa: E741
-            below = (2 * l + 1) / _ratio(l, m) * p[m, :, l - 1] if l > m else 0.0
-            slope[m, :, l] = (l * x * p[m, :, l] - below) / sine
-    orders = torch.arange(degrees, dtype=x.dtype, device=x.device)[:, None, None]
-    return p, slope, orders * p / sine[:, None]
+    m = torch.arange(degrees, dtype=x.dtype, device=x.device)
+    sine = ((1 - x) * (1 + x)).sqrt()[:, None]
+    ladder = torch.cat([sine.new_full((1,), 0.5).sqrt(), (1 + 0.5 / m[1:]).sqrt()]).cumprod(0)
+    sectors = ladder * sine**m
+    p, slope, order = (x.new_zeros(degrees, degrees, len(x)) for _ in range(3))  # (l, m, J)
+    for l in range(degrees):  # noqa: E741
+        up, down = (l - m[:l]) * (l + m[:l]), (l - 1) ** 2 - m[: l - 1] ** 2
+        p[l, l] = sectors[:, l]
+        if l > 0:
+            p[l, :l] = x * p[l - 1, :l] * ((4 * l**2 - 1) / up).sqrt()[:, None]
+        if l > 1:
+            before = (2 * l + 1) / (2 * l - 3) * down / up[: l - 1]
+            p[l, : l - 1] -= before.sqrt()[:, None] * p[l - 2, : l - 1]
+        slope[l] = _neighbours(p[l], (l + m) * (l - m + 1), -(l - m) * (l + m + 1))
+        if l > 0:
+            scale = (2 * l + 1) / (2 * l - 1)
+            order[l] = _neighbours(p[l - 1], scale * (l + m) * (l + m - 1), scale * (l - m) * (l - m - 1))
+        order[l, 0] = 0
+        slope[l, 0] = 0 if l == 0 or degrees == 1 else -((l * (l + 1)) ** 0.5) * p[l, 1]
+    return (
+        p.permute(1, 2, 0).contiguous(),
+        slope.permute(1, 2, 0).contiguous(),
+        order.permute(1, 2, 0).contiguous(),
+    )
 
 
-def _ratio(l: int, m: int) -> float:  # noqa: E741
-    return float((4 * l**2 - 1) / (l**2 - m**2)) ** 0.5
+def _neighbours(p: Tensor, below: Tensor, above: Tensor) -> Tensor:
+    """½ (√below P_{m−1} ± √above P_{m+1}) of functions (m, J), with the sign of `above`."""
+    found = torch.zeros_like(p)
+    found[1:] = 0.5 * below[1:].clamp_min(0).sqrt()[:, None] * p[:-1]
+    found[:-1] += 0.5 * (above.sign() * above.abs().sqrt())[:-1, None] * p[1:]
+    return found

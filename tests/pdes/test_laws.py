@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -10,20 +10,40 @@ from torch import Tensor
 
 import pdeforecast.geometry.rotation as rotation
 from pdeforecast.geometry.sphere import Sphere
-from pdeforecast.pdes import PDES, Convection, NavierStokes
+from pdeforecast.pdes import (
+    PDES,
+    CahnHilliard,
+    Convection,
+    DiffusionPlane,
+    DiffusionSphere,
+    NavierStokes,
+    ShallowWater,
+)
 from pdeforecast.pdes.base import PDE, State
 from pdeforecast.solvers.ball import BallGrid, gauss_axes
 from pdeforecast.solvers.jacobi import legendre_functions
+from pdeforecast.solvers.sphere import Sphere as Harmonics
+from pdeforecast.solvers.sphere import regular_axes
 from pdeforecast.solvers.torus import resample, translate
 from pdeforecast.trajectory import state_hash
 
 SMALL: dict[str, PDE] = {
-    "navier-stokes": NavierStokes(resolution=32, spin_up=2.0, step=0.05, phase_x=0.07, phase_y=0.3),
+    "navier-stokes": NavierStokes(
+        resolution=32, solver_resolution=32, spin_up=2.0, step=0.05, phase_x=0.07, phase_y=0.3
+    ),
+    "diffusion-plane": DiffusionPlane(resolution=16),
+    "diffusion-sphere": DiffusionSphere(resolution=16),
+    "shallow-water": ShallowWater(resolution=16, viscosity=1e17, start=0.2, step=0.1),
     "convection": Convection(resolution=8, modes=8, start=0.5, step=0.05),
+    "cahn-hilliard": CahnHilliard(length=16.0, resolution=16, spin_up=4.0),
 }
 """Each equation at a price that a test can pay."""
 
-PSEUDOSCALARS = {"navier-stokes": {"vorticity", "forcing"}, "convection": {"radial_vorticity"}}
+PSEUDOSCALARS = {
+    "navier-stokes": {"vorticity", "forcing"},
+    "convection": {"radial_vorticity"},
+    "shallow-water": {"vorticity"},
+}
 """What turns its sign in a mirror."""
 
 Move = Callable[[Tensor], Tensor]
@@ -39,18 +59,45 @@ def mirror(field: Tensor) -> Tensor:
     return field.flip(-1).roll(1, -1)
 
 
+def turned_points(axes: dict[str, Tensor]) -> Tensor:
+    """g⁻¹x of the nodes x of a grid, for a turn g about a slanted axis."""
+    latitude, longitude = torch.meshgrid(axes["latitude"], axes["longitude"], indexing="ij")
+    x = Sphere().embed(torch.stack([longitude, latitude], dim=-1).flatten(0, 1))
+    return x @ rotation.matrix(rotation.exp(torch.tensor([0.4, -1.1, 0.8], dtype=torch.float64)))
+
+
+def harmonics(degrees: int, x: Tensor) -> Tensor:
+    """What gives the value at each point x from the coefficients of a real field, (points, l, m)."""
+    waves = torch.polar(
+        torch.ones(len(x), degrees).double(), torch.atan2(x[:, 1:2], x[:, :1]) * torch.arange(degrees)
+    )
+    values = torch.einsum("mpl,pm->plm", legendre_functions(degrees, x[:, 2])[0].to(waves.dtype), waves)
+    values[..., 1:] *= 2
+    return values
+
+
 def turned_ball(field: Tensor) -> Tensor:
     """A field on the Gauss nodes of the ball, turned about a slanted axis: result(x) = field(g⁻¹x)."""
     n = field.shape[-2]
     axes, grid = gauss_axes(n), BallGrid(gauss_axes(n), n)
-    latitude, longitude = torch.meshgrid(axes["latitude"], axes["longitude"], indexing="ij")
-    x = Sphere().embed(torch.stack([longitude, latitude], dim=-1).flatten(0, 1))
-    x = x @ rotation.matrix(rotation.exp(torch.tensor([0.4, -1.1, 0.8], dtype=torch.float64)))
     spectra = torch.einsum("lrn,...lnm->...rlm", grid.radial.to(torch.complex128), grid.analysis(field))
-    waves = torch.polar(torch.ones(len(x), n).double(), torch.atan2(x[:, 1:2], x[:, :1]) * torch.arange(n))
-    harmonics = torch.einsum("mpl,pm->plm", legendre_functions(n, x[:, 2])[0].to(waves.dtype), waves)
-    harmonics[..., 1:] *= 2
-    return torch.einsum("plm,...rlm->...rp", harmonics, spectra).real.unflatten(-1, (n, -1)).contiguous()
+    values = harmonics(n, turned_points(axes))
+    return torch.einsum("plm,...rlm->...rp", values, spectra).real.unflatten(-1, (n, -1)).contiguous()
+
+
+def turned_sphere(field: Tensor) -> Tensor:
+    """A field at the centres of cells of the sphere, turned about a slanted axis."""
+    n = field.shape[-2]
+    axes = regular_axes(n)
+    values, spectrum = harmonics(n, turned_points(axes)), Harmonics(axes).analysis(field)
+    return torch.einsum("plm,...lm->...p", values, spectrum).real.unflatten(-1, (n, -1))
+
+
+def turned_about_axis(field: Tensor, angle: float) -> Tensor:
+    """A field on even longitudes, moved eastward by any angle."""
+    waves = torch.fft.rfft(field)
+    m = torch.arange(waves.shape[-1], dtype=field.dtype)
+    return torch.fft.irfft(waves * torch.polar(torch.ones_like(m), -angle * m), n=field.shape[-1])
 
 
 MOVES: dict[str, dict[str, Move]] = {
@@ -62,12 +109,29 @@ MOVES: dict[str, dict[str, Move]] = {
         "mirror": mirror,
         "mirror and turn": lambda f: quarter_turn(mirror(f)),
     },
+    "plane": {
+        "turn by 90 degrees": lambda f: f.rot90(1, (-1, -2)),
+        "mirror": lambda f: f.flip(-1),
+        "mirror and turn": lambda f: f.transpose(-1, -2),
+    },
+    "sphere": {
+        "turn by cells": lambda f: f.roll(3, -1),
+        "turn about any axis": turned_sphere,
+        "mirror": lambda f: f.flip(-2),
+    },
+    "rotating_sphere": {
+        "turn by cells": lambda f: f.roll(3, -1),
+        "turn by any angle": lambda f: turned_about_axis(f, 0.377),
+        "mirror": lambda f: f.flip(-2),
+    },
     "ball": {
         "turn by cells": lambda f: f.roll(3, -1),
         "turn about any axis": turned_ball,
         "mirror": lambda f: f.flip(-2),
     },
 }
+STEPPED = [name for name, pde in SMALL.items() if "step" in {field.name for field in fields(pde)}]
+"""The equations whose solution is not exact in time."""
 CASES = [(name, move) for name, pde in SMALL.items() for move in MOVES[pde.geometry]]
 
 
@@ -81,6 +145,11 @@ def smooth(pde: PDE, state: State) -> State:
 def final(pde: PDE, state: State, time: float = 1.0) -> dict[str, Tensor]:
     *_, last = pde.solve(state, [time])
     return {name: last[name] for name in pde.variables}
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Equal, but for a part of the largest value: fields have units."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
 
 def test_every_equation_is_held_to_the_laws() -> None:
@@ -111,10 +180,10 @@ def test_solving_commutes_with_the_symmetries(name: str, move: str) -> None:
 
     there, here = final(pde, moved(state)), moved(final(pde, state))
     for variable in pde.variables:
-        torch.testing.assert_close(there[variable], here[variable], rtol=0, atol=1e-10)
+        close(there[variable], here[variable], 1e-10)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", STEPPED)
 def test_order_of_accuracy_is_four(name: str) -> None:
     pde = SMALL[name]
     state = pde.initial(0, "train", 0)
@@ -131,7 +200,7 @@ def test_a_solution_continues(name: str) -> None:
     first, second = pde.solve(state, [0.5, 1.25])
     again = final(pde, {**state, **first}, 0.75)
     for variable in pde.variables:
-        torch.testing.assert_close(again[variable], second[variable], rtol=0, atol=1e-12)
+        close(again[variable], second[variable], 1e-12)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -142,7 +211,7 @@ def test_a_batch_is_solved_as_its_samples_are(name: str) -> None:
     together = final(pde, batch)
     for index, state in enumerate(states):
         for variable, field in final(pde, state).items():
-            torch.testing.assert_close(together[variable][index], field, rtol=0, atol=1e-12)
+            close(together[variable][index], field, 1e-12)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pdeforecast.solvers.torus import Torus, resample, translate
+from pdeforecast.errors import DataError
+from pdeforecast.solvers.torus import Torus, check_axes, resample, translate
 
 SIZES = [8, 9, 16]
 
@@ -56,8 +57,8 @@ def test_a_dealiased_product_is_the_true_product() -> None:
     n = 18
     torus, coarse = Torus(n), random(11)
     f, fine = resample(coarse, n), resample(coarse, 3 * n)
-    found = torus.dealias * torus.transform(f * f)
-    true = torus.dealias * torus.transform(resample(fine * fine, n))
+    found = torus.alias_free(2) * torus.transform(f * f)
+    true = torus.alias_free(2) * torus.transform(resample(fine * fine, n))
     torch.testing.assert_close(found, true, atol=1e-10, rtol=1e-10)
 
 
@@ -79,6 +80,34 @@ def test_resampling_a_wave_samples_it(m: int, n: int) -> None:
 @pytest.mark.parametrize("n", SIZES)
 def test_a_shift_by_cells_is_a_roll(n: int) -> None:
     torch.testing.assert_close(translate(random(n), 3 / n, -2 / n), random(n).roll((3, -2), (-2, -1)))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(8, 12), (9, 16)])
+def test_rectangles(rows: int, columns: int) -> None:
+    y = 2 * math.pi * torch.arange(rows, dtype=torch.float64)[:, None] / rows
+    x = 2 * math.pi * torch.arange(columns, dtype=torch.float64) / columns
+    torus, f = Torus(rows, columns), torch.sin(2 * y - 3 * x)
+    slope = 2 * math.pi * torch.cos(2 * y - 3 * x)
+    for operator, k in ((torus.dy, 2), (torus.dx, -3)):
+        torch.testing.assert_close(torus.inverse(operator * torus.transform(f)), k * slope)
+    torch.testing.assert_close(resample(resample(f, 24, 20), rows, columns), f)
+    torch.testing.assert_close(resample(f, 18, columns)[::2], resample(f, 9, columns))
+
+
+def test_a_dealiased_cube_is_the_true_cube() -> None:
+    n = 24
+    torus, coarse = Torus(n), random(11)
+    f, fine = resample(coarse, n), resample(coarse, 4 * n)
+    mask = torus.alias_free(3)
+    found, true = (mask * torus.transform(cube) for cube in (f**3, resample(fine**3, n)))
+    torch.testing.assert_close(found, true, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("nodes", [torch.linspace(0, 1, 8), torch.tensor([0.0]), torch.rand(8)])
+def test_uneven_axes_are_refused(nodes: Tensor) -> None:
+    check_axes({"x": torch.arange(8) / 8 + 0.3, "y": torch.arange(5) / 5})
+    with pytest.raises(DataError):
+        check_axes({"x": nodes})
 
 
 def test_shifts_add_and_move_the_wave() -> None:
