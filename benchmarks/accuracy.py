@@ -11,8 +11,11 @@ sample, and nothing but frame 0 and the forcing.
     FNO                the (filled) state, then the trained neural operator; cubic in time between frames
     the model          as it is loaded; it is given the points
 
+The methods are those of `pdeforecast.bench`; DIR is of `python benchmarks/baseline.py fno DATA.nc -o DIR`.
+
 *Filled*: a piecewise cubic (Clough–Tocher) interpolant of the points, periodic. It is the best for the
-FNO of the simple fills; `--fill` shows it beside zero, nearest and linear.
+FNO of the simple fills; `--fill` shows it beside zero, nearest and linear, and beside the kriging that the
+method itself does with what is not filled.
 
 Columns, truth ω and forecast ŵ on 64², mean over samples and grid points unless said otherwise:
 
@@ -27,6 +30,7 @@ Columns, truth ω and forecast ŵ on 64², mean over samples and grid points unl
 import argparse
 import csv
 import math
+import os
 import shlex
 import sys
 import time
@@ -36,7 +40,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from kriging import CORES, Kriging, covariance
 from scipy.interpolate import (
     CloughTocher2DInterpolator,
     LinearNDInterpolator,
@@ -44,6 +47,7 @@ from scipy.interpolate import (
 )
 
 import pdeforecast as pf
+from pdeforecast.bench.methods import Method, Model, load, untrained
 from pdeforecast.errors import DivergedError
 from pdeforecast.generation import assemble, generate
 from pdeforecast.metrics import mse, relative_l2
@@ -58,6 +62,7 @@ TEST = NavierStokes(frames=101, interval=0.5)
 TRAINING = NavierStokes(frames=10, interval=1.0)
 FRAMES = [float(t) for t in range(20)]
 LEADS = sorted([*FRAMES, 4.5, 50.0])
+CORES = len(os.sched_getaffinity(0))
 SHARES = (1.0, 0.5, 0.1, 0.05, 0.02)
 FINE = 256
 FINE_SAMPLES = 8
@@ -92,81 +97,28 @@ FILLS = {
 }
 
 
-def filled(state: xr.Dataset, method: str = "cubic") -> np.ndarray:
-    """Vorticity (sample, y, x) with its gaps interpolated on the torus; observed points stay as they are."""
-    fields = state["vorticity"].transpose("sample", "y", "x").values.copy()
+def filled(state: xr.Dataset, fill: str = "cubic") -> xr.Dataset:
+    """The state with its gaps interpolated on the torus; observed points stay as they are."""
+    fields = state["vorticity"].transpose("sample", "y", "x").copy(deep=True)
     n = fields.shape[-1]
     tiles = np.array([(i, j) for i in (-n, 0, n) for j in (-n, 0, n)])
-    for field in fields:
+    for field in fields.values:
         gaps = np.isnan(field)
         if gaps.any():
             known = np.argwhere(~gaps)
             points = (known + tiles[:, None]).reshape(-1, 2).astype(float)
             values = np.tile(field[~gaps], len(tiles))
             near = np.all((points > -n / 2) & (points < 1.5 * n), axis=1)
-            field[gaps] = FILLS[method](points[near], values[near])(np.argwhere(gaps).astype(float))
-    return fields
+            field[gaps] = FILLS[fill](points[near], values[near])(np.argwhere(gaps).astype(float))
+    return state.assign(vorticity=fields)
 
 
-def fourier(fields: np.ndarray, size: int) -> np.ndarray:
-    """Fields (…, n, n) on size × size points, by trigonometric interpolation or truncation."""
-    return resample(torch.from_numpy(fields), size).numpy()
-
-
-def persistence(state: xr.Dataset, lead_times: Sequence[float], size: int) -> np.ndarray:
-    """The filled state at every lead."""
-    return np.repeat(fourier(filled(state), size)[:, None], len(lead_times), axis=1)
-
-
-def climatology(mean: np.ndarray) -> Predict:
-    """`mean` (y, x) for every sample and lead."""
-
-    def predict(state: xr.Dataset, lead_times: Sequence[float], size: int) -> np.ndarray:
-        shape = (state.sizes["sample"], len(lead_times), size, size)
-        return np.broadcast_to(fourier(mean, size), shape).copy()
-
-    return predict
-
-
-def neural_operator(directory: Path, fill: str = "cubic") -> Predict:
-    """The FNO trained by fno.py, given the filled state; at a finer size it steps the interpolated state."""
-    from fno import load  # the library is optional, and slow to import in every worker
-
-    stepper = load(directory)
-
-    @torch.inference_mode()
-    def run(state: xr.Dataset, steps: int, size: int) -> np.ndarray:
-        start = torch.from_numpy(fourier(filled(state, fill), size)).float()
-        forcing = torch.from_numpy(fourier(state["forcing"].transpose("y", "x").values, size)).float()
-        batches = [
-            torch.stack([part, *stepper.rollout(part, forcing.expand(len(part), -1, -1), steps)], dim=1)
-            for part in start.split(8)
-        ]
-        return torch.cat(batches).numpy()
-
-    def predict(state: xr.Dataset, lead_times: Sequence[float], size: int) -> np.ndarray:
-        frames = run(state, max(3, math.ceil(max(lead_times))), size)
-        return np.stack([between(frames, lead) for lead in lead_times], axis=1)
-
-    return predict
-
-
-def between(frames: np.ndarray, lead: float) -> np.ndarray:
-    """`frames` (sample, time, y, x), one per time unit, at any time: the cubic through the nearest four."""
-    if lead == round(lead):
-        return frames[:, round(lead)]
-    first = min(max(math.floor(lead) - 1, 0), frames.shape[1] - 4)
-    nodes = range(first, first + 4)
-    weights = [math.prod((lead - b) / (a - b) for b in nodes if b != a) for a in nodes]
-    return np.tensordot(weights, frames[:, first : first + 4], axes=(0, 1))
-
-
-def forecaster(name: str) -> Predict:
-    """A shipped or trained model of this package; NaN after the last frame if it diverges there."""
-    model = pf.load(name)
+def prediction(method: Method, fill: str = "") -> Predict:
+    """A method, given the filled state if `fill` is not empty; NaN after the last frame if it diverges."""
 
     def run(state: xr.Dataset, lead_times: Sequence[float], size: int) -> np.ndarray:
-        forecast = model.forecast(state, lead_time=list(lead_times), grid={"y": size, "x": size})
+        given = filled(state, fill) if fill else state
+        forecast = method.forecast(given, list(lead_times), grid={"y": size, "x": size})
         return forecast["vorticity"].transpose("sample", "lead_time", "y", "x").values
 
     def predict(state: xr.Dataset, lead_times: Sequence[float], size: int) -> np.ndarray:
@@ -210,7 +162,8 @@ def band_ratio(predict: Predict, state: xr.Dataset, coarse: np.ndarray, truth: n
     at = [LEADS.index(lead) for lead in leads]
     fine = predict(state.isel(sample=slice(FINE_SAMPLES)), leads, FINE)
     truth, coarse = truth[:FINE_SAMPLES, at], coarse[:FINE_SAMPLES, at]
-    errors = [np.mean((forecast - truth) ** 2) for forecast in (fourier(fine, truth.shape[-1]), coarse)]
+    same = resample(torch.from_numpy(fine), truth.shape[-1]).numpy()
+    errors = [np.mean((forecast - truth) ** 2) for forecast in (same, coarse)]
     return float(errors[0] / errors[1])
 
 
@@ -236,19 +189,19 @@ def write(rows: Sequence[dict[str, object]], path: Path) -> None:
 
 def methods(arguments: argparse.Namespace, training: xr.Dataset) -> dict[str, Predict]:
     """The rows of the table, by name; `training` has frames 0 … 9."""
-    states = training["vorticity"].transpose("sample", "time", "y", "x").values.astype(np.float64)
-    chosen: dict[str, Predict] = {
-        "persistence": persistence,
-        "climatology": climatology(states.mean(axis=(0, 1))),
-        "kriging + solver": Kriging(TEST, covariance(states[:, 0])),
+    chosen = {
+        name: prediction(method, "cubic" if name == "persistence" else "")
+        for name, method in untrained(training, TEST).items()
     }
     if arguments.fno:
-        fills = FILLS if arguments.fill else ["cubic"]
-        for fill in fills:
-            name = f"FNO ({fill} fill)" if arguments.fill else "FNO"
-            chosen[name] = neural_operator(arguments.fno, fill)
+        operator = load(arguments.fno)
+        for fill in (*FILLS, "") if arguments.fill else ("cubic",):
+            name = f"FNO ({fill or 'kriging'} fill)" if arguments.fill else "FNO"
+            chosen[name] = prediction(operator, fill)
     if arguments.model:
-        chosen[f"pdeforecast {arguments.model}"] = forecaster(arguments.model)
+        chosen[f"pdeforecast {arguments.model}"] = prediction(
+            Model(arguments.model, pf.load(arguments.model))
+        )
     return chosen
 
 
@@ -256,7 +209,7 @@ def main() -> None:
     """Score every method at every share; print the table, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", help="a shipped model or a path; no row without it")
-    parser.add_argument("--fno", type=Path, metavar="DIR", help="of fno.py train; no row without it")
+    parser.add_argument("--fno", type=Path, metavar="DIR", help="of baseline.py; no row without it")
     parser.add_argument("--fill", action="store_true", help="one FNO row for each way to fill the gaps")
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1000, help="of the test flows and of the points")

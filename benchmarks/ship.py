@@ -1,22 +1,32 @@
-"""Measure a trained run on unseen flows, write its card, and put it among the shipped models.
+"""Measure a trained run on unseen states, write its card, and put it among the shipped models.
 
-    python benchmarks/ship.py RUN_DIR navier-stokes --samples 32 --seed 1000
+    python benchmarks/ship.py RUN_DIR NAME --samples 32 --seed 1000
+    python benchmarks/ship.py RUN_DIR NAME --truth TEST.nc
+    python benchmarks/calibrate.py NAME                 (then: on validation states, which misfit is usual)
 
-The model's errors, at full and partial observation, and its equivariance error go into the checkpoint's
-card and into `pdeforecast/pretrained/NAME.md`.
+The model's errors, from all points of a state and from few of them, and its equivariance error go into
+the checkpoint's card and into `pdeforecast/pretrained/NAME.md`. Truth is generated (split `test`), or read from
+a file of trajectories.
 """
 
 import argparse
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from accuracy import LEADS, SHARES, TEST, forecaster, observed, scores, trajectories
-from equivariance import LEADS as SHIFT_LEADS
-from equivariance import shifts
+import xarray as xr
 
 import pdeforecast as pf
+from pdeforecast.bench.equivariance import Equivariance, equivariance
+from pdeforecast.bench.scores import errors_of, evolving
+from pdeforecast.bench.sparse import SHARES, gaps
+from pdeforecast.bench.study import Model, Study, leads_of, state_of
+from pdeforecast.geometry import GEOMETRIES
 
 PRETRAINED = Path(pf.__file__).parent / "pretrained"
+MOTIONS, MOVED = 4, 8
 
 CARD = """# {name}
 
@@ -24,31 +34,29 @@ Forecasts {variables} ({equation}) on the geometry `{geometry}`, from a state ob
 
 | | |
 |---|---|
-| training data | `{data_command}`: seed {seed}, split {split}, {samples} trajectories, t = 0 … {horizon:g}, {parameters} |
+| training data | `{data_command}`: seed {seed}, split {split}, {samples} trajectories over {horizon:g} {unit}, {parameters}{recipe} |
 | training | `{command}` |
 | settings | {settings} |
-| time and device | {minutes:.0f} minutes on {device}; {note}; {versions} |
-| weights | {weights:,} in the dynamics, and a prior over {numbers} numbers per state |
+| time and device | {minutes:.1f} minutes on {device}; {versions} |
+| weights | {weights} |
 
 ## Measured on {count} unseen trajectories
 
-`python benchmarks/ship.py RUN_DIR {name} --samples {count} --seed {test_seed}`: split `test`, seed {test_seed}, mean square error of vorticity
-(its mean square is about 1), over all samples and grid points.
+`{measured}`: {truth}. Mean square error over all variables, samples and grid points, at lead 0, over the first ten frames (in) and
+over those after them (out); relative L2 weighted by area or volume, lead 0 apart.
 
-| observed at t = 0 | lead 0 | leads 0 … 9 | leads 10 … 19 | relative L2, leads 1 … 19 (mean) |
-|---|---|---|---|---|
 {errors}
 
-Lead 4 / 4.5 / 5: {between}. Root mean square at lead 50 over the truth's: {alive:.2f}.
+## Equivariance
 
-Relative L2 between the moved forecast and the forecast of the moved state, at leads {shift_leads}:
-a shift by lattice cells {lattice}; any other shift {any_shift}.
+The moved forecast against the forecast of the moved state, relative L2 over {moved} states and {motions} random motions of the world
+(`pdeforecast bench equivariance {name}`):
+
+{equivariance}
 
 ## Limits
 
-- Trained at one viscosity and one forcing amplitude; other forcing phases are inside its symmetry, other viscosities are not.
-- Errors grow about ×4 in five time units, as those of the equation itself do; beyond lead time {horizon:g} it extrapolates.
-- It needs the static field `forcing` in the state's Dataset, on any grid.
+{limits}
 """
 
 
@@ -57,36 +65,88 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
+    parser.add_argument("--truth", type=Path, help="trajectories to measure on (newly generated ones)")
     parser.add_argument("--samples", type=int, default=32)
-    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1000, help="of the states, and of the points observed")
+    parser.add_argument("--cache", type=Path, default=Path("truth"), help="where generated truth is kept")
+    parser.add_argument("--limit", action="append", default=[], help="a further line of the card's limits")
     options = parser.parse_args()
     model = pf.load(options.run)
-    predict = forecaster(str(options.run))
-    test = trajectories(TEST, options.samples, options.seed, "test")
-    truth = test["vorticity"].sel(time=LEADS).transpose("sample", "time", "y", "x").values
-    rows = {}
-    for share in SHARES:
-        state = observed(test, share, options.seed)
-        rows[share] = scores(predict(state, LEADS, truth.shape[-1]), truth)
-        print(f"{share:.0%}", {key: f"{value:.3g}" for key, value in rows[share].items()}, flush=True)
-    errors = shifts(model, test.isel(time=0), options.seed)
-    moved = dict(zip(("lattice", "any_shift"), errors.values(), strict=True))
-    model.card |= {"errors": {f"{share:g}": row for share, row in rows.items()}, "test_seed": options.seed}
-    model.card["equivariance"] = {key: [float(v) for v in values] for key, values in moved.items()}
-    model.card["summary"] = [
-        f"{share:.0%} observed: MSE {row['lead_0_mse']:.1e} at lead 0, {row['t_in_mse']:.1e} over leads 0 … 9, "
-        f"{row['t_out_mse']:.1e} over 10 … 19"
-        for share, row in rows.items()
-    ]
+    data = options.truth or options.cache
+    study = Study([Model(options.name, model)], options.cache, (options.seed,), options.samples, data)
+    truth = study.truth(options.seed).load()
+    rows = {share: measured(model, truth, share, options.seed) for share in SHARES}
+    leads = leads_of(truth)
+    moved = equivariance(
+        model,
+        state_of(truth).isel(sample=slice(MOVED)),
+        [leads[i] for i in sorted({0, 1, len(leads) // 4, len(leads) // 2, len(leads) - 1})],
+        GEOMETRIES[model.geometry.domain].random_motion(MOTIONS, torch.Generator().manual_seed(options.seed)),
+    )
+    model.card |= {
+        "errors": {f"{share:g}": row for share, row in rows.items()},
+        "test_seed": options.seed,
+        "measured_horizon": leads[-1],
+        "test_samples": truth.sizes["sample"],
+        "equivariance": {
+            "lead_times": moved.lead_times,
+            "pipeline": moved.pipeline,
+            "latents": moved.latents,
+        },
+        "summary": [summary(share, row) for share, row in rows.items()],
+    }
     PRETRAINED.mkdir(exist_ok=True)
     pf.save(model, PRETRAINED / f"{options.name}.safetensors")
-    (PRETRAINED / f"{options.name}.md").write_text(card(model, options, rows, moved))
+    text = card(model, options, truth, rows, moved)
+    (PRETRAINED / f"{options.name}.md").write_text(text)
+    print(text)
 
 
-def card(model: pf.Forecaster, options: argparse.Namespace, rows: dict, moved: dict) -> str:
+def measured(model: pf.Forecaster, truth: xr.Dataset, share: float, seed: int) -> dict[str, Any]:
+    """The errors from a share of the points of the first frame."""
+    full = state_of(truth)
+    state = gaps(full, list(evolving(truth)), share, seed)
+    found = errors_of(model.forecast(state, leads_of(truth), like=full), truth)
+    plain = {"t_in_mse": found[0]["paper_t_in"], "t_out_mse": found[0].get("paper_t_out")}
+    lead_0 = sum(float(row["lead_0_mse"]) for row in found) / len(found)
+    l2 = {str(row["variable"]): (row["t_in_l2"], row.get("t_out_l2")) for row in found}
+    return {"lead_0_mse": lead_0, **plain, "relative_l2": l2}
+
+
+def summary(share: float, row: Mapping[str, Any]) -> str:
+    """A line for `pdeforecast models`."""
+    l2 = ", ".join(f"{name} {pair[0]:.2g}" for name, pair in row["relative_l2"].items())
+    return f"{share:.0%} observed: MSE {row['t_in_mse']:.1e} over t_in; relative L2 {l2}"
+
+
+def table(rows: Mapping[float, Mapping[str, Any]]) -> str:
+    """The errors, in Markdown."""
+    names = list(rows[1.0]["relative_l2"])
+    head = ["observed", "MSE, lead 0", "MSE, in", "MSE, out", *(f"L2 of {name}, in / out" for name in names)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for share, row in rows.items():
+        pairs = [" / ".join(shown(value, "#.2g") for value in row["relative_l2"][name]) for name in names]
+        plain = [shown(row[key], ".1e") for key in ("lead_0_mse", "t_in_mse", "t_out_mse")]
+        lines.append(f"| {share:.0%} | " + " | ".join([*plain, *pairs]) + " |")
+    return "\n".join(lines)
+
+
+def shown(value: float | None, form: str) -> str:
+    """A number that may not be known."""
+    return "" if value is None else format(value, form)
+
+
+def card(
+    model: pf.Forecaster,
+    options: argparse.Namespace,
+    truth: xr.Dataset,
+    rows: Mapping[float, Mapping[str, Any]],
+    moved: Equivariance,
+) -> str:
     """The model card, in Markdown."""
-    known, full = model.card, rows[1.0]
-    data = known["data"]
+    known, data = model.card, model.card["data"]
+    hash_of_recipe = f", recipe {data['recipe_hash'][:12]}" if "recipe_hash" in data else ""
+    unit = "" if model.config.time_unit == "1" else model.config.time_unit
     return CARD.format(
         name=options.name,
         variables=", ".join(model.config.variables),
@@ -97,27 +157,46 @@ def card(model: pf.Forecaster, options: argparse.Namespace, rows: dict, moved: d
         split=data["split"],
         samples=data["samples"],
         horizon=known["horizon"],
+        unit=unit or "time units",
         parameters=data["parameters"],
+        recipe=hash_of_recipe,
         command=known["command"],
         minutes=known["seconds"] / 60,
         device=known["device"],
-        note=known.get("note", "uninterrupted"),
         settings=", ".join(f"{key} {value}" for key, value in known["training"].items()),
         versions=known["versions"],
-        weights=sum(p.numel() for p in model.dynamics.parameters()),
-        numbers=model.config.field.latents * model.field.context_dim,
-        count=options.samples,
-        test_seed=options.seed,
-        errors="\n".join(
-            f"| {share:.0%} | {row['lead_0_mse']:.1e} | {row['t_in_mse']:.1e} | {row['t_out_mse']:.1e} "
-            f"| {row['relative_l2_mean']:.3f} |"
-            for share, row in rows.items()
-        ),
-        between=" / ".join(f"{full[key]:.1e}" for key in ("lead_4_mse", "lead_4.5_mse", "lead_5_mse")),
-        alive=full["rms_50"],
-        shift_leads=", ".join(f"{lead:g}" for lead in SHIFT_LEADS),
-        **{key: ", ".join(f"{v:.0e}" for v in values) for key, values in moved.items()},
+        weights=weights(model),
+        count=truth.sizes["sample"],
+        measured=shlex.join(["python", "benchmarks/ship.py", "RUN_DIR", options.name])
+        + f" --samples {options.samples} --seed {options.seed}",
+        truth=f"split {truth.attrs.get('split', '?')}, seed {truth.attrs.get('seed', '?')}",
+        errors=table(rows),
+        moved=min(MOVED, truth.sizes["sample"]),
+        motions=MOTIONS,
+        equivariance=moved.markdown(),
+        limits="\n".join(f"- {line}" for line in limits(model, unit, options.limit)),
     )
+
+
+def weights(model: pf.Forecaster) -> str:
+    """What was learned."""
+    numbers = model.config.field.latents * model.field.context_dim
+    if model.linear is not None and model.linear.sufficient:
+        modes = int(model.encoder.modes.any(0).sum())
+        return f"a prior over {numbers} numbers per state in {modes} modes, which move linearly; no network"
+    count = sum(p.numel() for p in model.dynamics.parameters())
+    return f"{count:,} in the dynamics, and a prior over {numbers} numbers per state"
+
+
+def limits(model: pf.Forecaster, unit: str, further: Sequence[str]) -> list[str]:
+    """What the model cannot be asked."""
+    made = [
+        "Trained at one set of parameters of the equation; at others its forecasts are wrong, and nothing tells it.",
+        f"Beyond lead time {model.card['horizon']:g}{' ' + unit if unit else ''} it extrapolates.",
+    ]
+    if model.config.statics:
+        made.append(f"It needs {', '.join(model.config.statics)} in the state's Dataset, on any grid.")
+    return [*made, *further]
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def load(model: str | os.PathLike[str], device: str | torch.device = "cpu") -> F
         CheckpointError: if it is unknown, unreadable, damaged, or forecasts otherwise than when it
             was saved.
     """
-    path = _find(model)
+    path = find(model)
     tensors, metadata = read_tensors(path, _FORMAT)
     try:
         built = Forecaster(from_dict(json.loads(metadata["config"])))
@@ -112,12 +112,12 @@ def load(model: str | os.PathLike[str], device: str | torch.device = "cpu") -> F
         ) from error
     built.prepare()
     again = _probe(built, probe["contexts"])
-    near = _TOLERANCE * float(built.scale.max())
+    pair = again / built.scale, probe["values"] / built.scale
     # A model that diverges in its probe is still the model that was saved.
-    if not torch.allclose(again, probe["values"], atol=near, rtol=_TOLERANCE, equal_nan=True):
-        worst = float((again - probe["values"]).abs().max())
+    if not torch.allclose(*pair, atol=_TOLERANCE, rtol=_TOLERANCE, equal_nan=True):
+        worst = float((pair[0] - pair[1]).abs().max())
         raise CheckpointError(
-            f"expected {path} to repeat the probe forecast stored in it; it is off by {worst:.2g}.",
+            f"expected {path} to repeat the probe forecast stored in it; it is off by {worst:.2g} scales.",
             "It was written by an incompatible version: fetch or train it again.",
         )
     # Not the hash of the file: in which order it keeps its metadata is left to chance.
@@ -168,7 +168,12 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
-def _find(model: str | os.PathLike[str]) -> Path:
+def find(model: str | os.PathLike[str]) -> Path:
+    """The file of a model: a shipped name, a file, or a run's folder.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
     known = shipped()
     if str(model) in known:
         return known[str(model)]

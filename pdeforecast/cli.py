@@ -10,6 +10,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +21,11 @@ import xarray as xr
 from tqdm import tqdm
 
 from pdeforecast import checkpoint, generation, metrics, plot, run
+from pdeforecast.bench import report, study, suites
 from pdeforecast.bench.equivariance import equivariance
+from pdeforecast.bench.methods import Method
 from pdeforecast.convert import LAYOUTS, Wishes, convert
+from pdeforecast.description import describe, is_model
 from pdeforecast.errors import DataError, ForecastError, UsageError, nearest
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import GEOMETRIES
@@ -29,12 +33,39 @@ from pdeforecast.inspection import inspect
 from pdeforecast.pdes import PDES, make
 from pdeforecast.presets import PRESETS
 from pdeforecast.training import Progress
-from pdeforecast.trajectory import check_target, geometry_of, grid_dims, open_dataset, save_dataset
+from pdeforecast.trajectory import (
+    check_output,
+    check_target,
+    geometry_of,
+    grid_dims,
+    open_dataset,
+    read_stations,
+    save_dataset,
+    write,
+)
+from pdeforecast.trust import TrustWarning
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", TrustWarning)
+        told, otherwise = set[str](), warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if not issubclass(category, TrustWarning):
+                otherwise(message, category, *rest, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                print(f"warning: {message}", file=sys.stderr)
+
+        warnings.showwarning = show
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
+    """Runs the verb that the words ask for; returns the exit code."""
     try:
         options = _parser().parse_args(words)
         options.command = " ".join(["pdeforecast", *words])
@@ -90,14 +121,15 @@ def _parser() -> argparse.ArgumentParser:
     verb("models", _models, "List the shipped models: equation, geometry, size, measured errors.")
 
     made = verb("generate", _generate, "Generate trajectories of an equation.")
-    made.add_argument("equation", help=", ".join(PDES))
-    made.add_argument("--samples", type=int, required=True)
+    made.add_argument("equation", nargs="?", help=", ".join(PDES))
+    made.add_argument("--samples", type=int, help="how many; needed without a recipe")
     made.add_argument(
-        "--split", default="train", help="train, validation or test: streams that share nothing"
+        "--split", action="append", default=[], help="train, validation or test: streams that share nothing"
     )
+    made.add_argument("--recipe", type=Path, metavar="RECIPE.toml", help="instead of EQUATION; see datasets/")
     made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     _settings(made)
-    output(made, "FILE.nc")
+    output(made, "FILE.nc|FOLDER", required=False)
 
     made = verb("solve", _solve, "Integrate an equation from a given state with its own solver.")
     made.add_argument("equation", help=", ".join(PDES))
@@ -119,8 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--dims", type=_words, metavar="sample,time,y,x", help="of bare arrays, in order")
     output(made, "OUT.nc")
 
-    made = verb("inspect", _inspect, "Say what is understood of a file, and what is wrong with it.")
-    made.add_argument("file", type=Path, metavar="FILE")
+    made = verb("inspect", _inspect, "Say what a model is, or what is understood of data and wrong with it.")
+    made.add_argument("file", type=Path, metavar="MODEL|FILE")
 
     made = verb("train", _train, "Train a model on trajectories.")
     made.add_argument("data", metavar="DATA.nc")
@@ -128,17 +160,22 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--budget", type=duration, help="such as 20m or 2h; 0 for the preset's steps")
     made.add_argument("--geometry", metavar="NAME", help=f"{', '.join(GEOMETRIES)} (that of DATA.nc)")
     made.add_argument("--resume", action="store_true", help="go on with the run in RUN_DIR, as it was begun")
+    made.add_argument("--init-from", metavar="MODEL", help="begin from its weights and prior: fine-tune it")
     _settings(made)
     made.add_argument("-o", "--output", type=Path, required=True, metavar="RUN_DIR")
 
     made = verb("forecast", _forecast, "Forecast from a state: a full grid, one with NaN gaps, or sensors.")
     made.add_argument("model", metavar="MODEL", help="a shipped model's name, a run's folder, or a file")
-    made.add_argument("state", metavar="STATE.nc")
+    made.add_argument("state", metavar="STATE.nc", nargs="?", help="beside --sensors: of static fields alone")
+    made.add_argument("--sensors", type=Path, metavar="STATIONS.csv", help="observations, a row for each")
+    help = "fit all times of STATE.nc, not the first alone; --sensors always does"
+    made.add_argument("--assimilate", action="store_true", help=help)
     made.add_argument("--lead-time", type=lead_times, required=True, metavar="0:19:1")
     where = made.add_mutually_exclusive_group()
     where.add_argument("--grid", type=sizes, metavar="128x128", help="sizes, in the order of the dimensions")
     where.add_argument("--like", metavar="REF.nc", help="forecast at the points of this file")
-    output(made, "OUT.nc")
+    where.add_argument("--at", type=Path, metavar="STATIONS.csv", help="forecast at the places of this table")
+    output(made, "OUT.nc|OUT.csv|OUT.zarr")
 
     made = verb("evaluate", _evaluate, "Score a forecast against the truth.")
     made.add_argument("forecast", metavar="FORECAST.nc")
@@ -146,23 +183,51 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--train-frames", type=int, default=10, help="frames of the window t_in (10)")
     output(made, "SCORE.json", required=False)
 
-    made = verb("plot", _plot, "Draw a forecast, beside the truth if it is given.")
-    made.add_argument("forecast", metavar="FORECAST.nc")
-    made.add_argument("--truth", metavar="TRUTH.nc")
-    made.add_argument("--sample", type=int, default=0)
-    output(made, "FILE.png")
+    def picture(made: argparse.ArgumentParser, what: str) -> None:
+        made.add_argument("forecast", metavar="FORECAST.nc")
+        made.add_argument("--truth", metavar="TRUTH.nc", help="beside which it is drawn, with its error")
+        made.add_argument("--model", metavar="MODEL", help="whose latent poses are drawn over the forecast")
+        made.add_argument("--sample", type=int, default=0, help="counted from 0 (0)")
+        made.add_argument("--variable", metavar="NAME", help="(the first)")
+        output(made, what)
 
-    made = verb("bench", _bench, "Measure a model: equivariance.")
-    made.add_argument("suite", metavar="SUITE", help=", ".join(SUITES))
-    made.add_argument("model", metavar="MODEL", help="a shipped model's name, a run's folder, or a file")
-    made.add_argument("--state", metavar="STATE.nc", help="states to measure on (newly generated ones)")
-    made.add_argument("--samples", type=int, default=8, help="newly generated states (8)")
-    made.add_argument("--motions", type=int, default=4, help="random motions of the world (4)")
+    made = verb("plot", _plot, "Draw a forecast: fields, error over lead time, spectra.")
+    made.add_argument("--lead-time", type=lead_times, metavar="0,5,10", help="those drawn (a few of all)")
+    picture(made, f"FILE.{'|'.join(plot.FORMATS)}")
+
+    made = verb("animate", _animate, "Animate a forecast: a film, or a page with a time slider.")
+    picture(made, f"FILE.{'|'.join(plot.ANIMATIONS)}")
+
+    made = verb("bench", _bench, "Measure models on unseen states, and report what was measured.")
+    made.add_argument("suite", metavar="SUITE", help=_suites())
+    made.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="*",
+        help="shipped models' names, runs' folders, or files; for efficiency presets or kinds to train; "
+        "for report the folder of tables",
+    )
+    made.add_argument("--baselines", metavar="DIR", nargs="+", type=Path, default=[], help="trained ones")
+    made.add_argument("--data", metavar="FOLDER|FILE", type=Path, help="truth, or where to keep it")
+    made.add_argument("--train", metavar="TRAIN.nc", type=Path, help="trajectories to train or take means on")
+    made.add_argument("--samples", type=int, default=8, help="newly generated states per seed (8)")
+    made.add_argument("--seeds", type=seeds, default=[1000], metavar="1000,1001", help="of states (1000)")
+    made.add_argument("--budget", type=duration, default=0.0, help="to measure, or of each training (none)")
+    made.add_argument("--jobs", type=int, default=1, help="processes that generate truth (1)")
+    _settings(made)
+    made.add_argument("--view", metavar="FILE.nc", nargs=2, action="append", default=[], type=Path,
+                      help="report: a forecast and its truth to look at")  # fmt: skip
+    made.add_argument("--state", metavar="STATE.nc", help="equivariance: states (newly generated ones)")
+    made.add_argument("--motions", type=int, default=4, help="equivariance: motions of the world (4)")
     made.add_argument("--lead-time", type=lead_times, default=[0.0, 1.0, 5.0, 10.0, 19.0])
+    made.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="of tables and pictures (bench)")
     return parser
 
 
-SUITES = ("equivariance",)
+def _suites() -> str:
+    """The suites with what they measure."""
+    about = {name: suite.about for name, suite in suites.SUITES.items()}
+    return "; ".join(f"{name}: {words}" for name, words in {**about, "report": "a page of tables"}.items())
 
 
 def _settings(made: argparse.ArgumentParser) -> None:
@@ -178,6 +243,11 @@ def seed(text: str) -> int:
     if not re.fullmatch(r"\d{1,10}", text) or int(text) >= 2**31:
         raise UsageError(f"expected a seed from 0 to {2**31 - 1}; came {text!r}.", "Type `--seed 0`.")
     return int(text)
+
+
+def seeds(text: str) -> list[int]:
+    """A comma list of seeds."""
+    return [seed(part) for part in text.split(",")]
 
 
 def lead_times(text: str) -> list[float]:
@@ -249,26 +319,83 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    pde = make(options.equation, _pairs(options.set))
-    with tqdm(total=options.samples, unit="trajectory", disable=None) as bar:
-        generation.write(
-            pde,
-            options.output,
-            options.samples,
-            options.seed,
+    provenance, device = _provenance(options), _solver_device(options)
+    if options.recipe is None:
+        _need_equation(options)
+        pde, split = make(options.equation, _pairs(options.set)), (options.split or ["train"])[0]
+        with tqdm(unit="trajectory", disable=None) as bar:
+            generation.write(
+                pde,
+                options.output,
+                options.samples,
+                options.seed,
+                split,
+                options.jobs,
+                _counted(bar, split),
+                options.overwrite,
+                provenance,
+                device,
+            )
+        return
+    if options.equation is not None or options.samples is not None or options.set or options.seed:
+        raise UsageError(
+            "expected a recipe alone; an equation, --samples, --seed or --set came beside it.",
+            f"Write them into a copy of {options.recipe}, or leave out `--recipe`.",
+        )
+    with tqdm(unit="trajectory", disable=None) as bar:
+        made = generation.write_recipe(
+            generation.load_recipe(options.recipe),
+            options.output or Path(options.recipe.stem),
             options.split,
             options.jobs,
-            lambda done, total: bar.update(done - bar.n) and None,
+            lambda name: _counted(bar, name),
             options.overwrite,
-            _provenance(options),
+            provenance,
+            device,
         )
+    print("\n".join(f"generated: {path}" for path in made))
+
+
+def _need_equation(options: argparse.Namespace) -> None:
+    """That one file can be made without a recipe."""
+    for name, word in (("equation", "EQUATION"), ("samples", "--samples"), ("output", "--output")):
+        if getattr(options, name) is None:
+            raise UsageError(
+                f"the following arguments are required without --recipe: {word}.",
+                "Type for instance `pdeforecast generate navier-stokes --samples 8 -o FILE.nc`.",
+            )
+    if len(options.split) > 1:
+        raise UsageError(
+            f"expected one split for one file; came {', '.join(options.split)}.", "Give one `--split`."
+        )
+
+
+def _counted(bar: tqdm, name: str) -> generation.Progress:
+    """Progress of the split `name`, on a bar whose rate leaves out what was there at the beginning."""
+    begun = False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal begun
+        if not begun:
+            bar.reset(total)
+            bar.initial = bar.n = done
+            bar.set_description(name)
+            begun = True
+        bar.update(done - bar.n)
+
+    return progress
+
+
+def _solver_device(options: argparse.Namespace) -> str:
+    """The CPU unless another device is asked for: what a solver writes is the same wherever it runs."""
+    return "cpu" if options.device == "auto" else _device(options)
 
 
 def _solve(options: argparse.Namespace) -> None:
     check_target(options.output, options.overwrite)
     pde = make(options.equation, _pairs(options.set))
     solution = generation.solve_from(
-        pde, open_dataset(options.state), options.lead_time, _provenance(options)
+        pde, open_dataset(options.state), options.lead_time, _provenance(options), _solver_device(options)
     )
     save_dataset(solution, options.output, options.overwrite)
 
@@ -294,6 +421,9 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
+    if is_model(options.file):
+        print("\n".join(describe(options.file)))
+        return
     found = inspect(options.file)
     print("\n".join(found.lines))
     for problem in found.problems:
@@ -310,7 +440,9 @@ def _train(options: argparse.Namespace) -> None:
     ds = open_dataset(options.data)
     progress, budget = (_resumed if options.resume else _begun)(options, ds)
     device = _device(options)
-    progress.model.card.update({"data": _plain(ds.attrs), "device": device, **_provenance(options)})
+    source = {**_plain(ds.attrs), "samples": ds.sizes.get("sample", 1)}
+    grid = {name: ds.sizes[name] for name in grid_dims(progress.model.geometry) if name in ds.sizes}
+    progress.model.card.update({"data": source, "grid": grid, "device": device, **_provenance(options)})
     progress.to(device)
     data = run.trajectories(ds, progress.model)
     with tqdm(unit="step", disable=None) as bar:
@@ -335,14 +467,14 @@ def _begun(options: argparse.Namespace, ds: xr.Dataset) -> tuple[Progress, float
     if options.geometry is not None:
         geometry = GEOMETRIES[_one_of(GEOMETRIES, options.geometry, "geometry")]
     settings = {"training.seed": str(options.seed), **_pairs(options.set)}
-    progress = run.begin(options.output, ds, geometry, preset, settings)
+    progress = run.begin(options.output, ds, geometry, preset, settings, options.init_from)
     return progress, preset.budget if options.budget is None else options.budget
 
 
 def _resumed(options: argparse.Namespace, ds: xr.Dataset) -> tuple[Progress, float]:
     """The run in the output folder and its budget, which no option changes."""
-    for name in ("preset", "geometry", "budget", "set"):
-        if getattr(options, name) not in (None, []):
+    for name in ("preset", "geometry", "budget", "set", "init-from"):
+        if getattr(options, name.replace("-", "_")) not in (None, []):
             raise UsageError(
                 f"expected `--resume` without `--{name}`; a run goes on as it was begun.",
                 f"Leave out `--{name}`, or begin another run without `--resume`.",
@@ -364,21 +496,54 @@ def _plain(attrs: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _forecast(options: argparse.Namespace) -> None:
-    check_target(options.output, options.overwrite)
+    check_output(options.output, options.overwrite)
+    if options.state is None and options.sensors is None:
+        raise UsageError(
+            "the following arguments are required without --sensors: STATE.nc.",
+            "Type `pdeforecast forecast MODEL STATE.nc -o OUT.nc --lead-time 0:19:1`.",
+        )
     model = checkpoint.load(options.model, _device(options))
-    state = open_dataset(options.state)
-    grid = None
-    if options.grid is not None:
-        dims = grid_dims(model.geometry)
-        if len(options.grid) != len(dims):
-            raise UsageError(
-                f"expected a size for each of {', '.join(dims)}; came {'x'.join(map(str, options.grid))}.",
-                f"Type `--grid {'x'.join(['128'] * len(dims))}`.",
-            )
-        grid = dict(zip(dims, options.grid, strict=True))
-    like = None if options.like is None else open_dataset(options.like)
-    forecast = model.forecast(state, options.lead_time, grid, like)
-    save_dataset(forecast.assign_attrs(_provenance(options)), options.output, options.overwrite)
+    state = statics = None if options.state is None else open_dataset(options.state)
+    if options.sensors is not None:
+        own = [] if statics is not None else list(model.config.statics)
+        state = read_stations(options.sensors, model.geometry, list(model.config.variables), own)
+    assert state is not None
+    forecast = model.forecast(
+        state,
+        options.lead_time,
+        _grid(options, model),
+        _places(options, model),
+        statics,
+        options.assimilate or options.sensors is not None,
+        lazy=True,
+    )
+    with tqdm(unit="B", unit_scale=True, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        write(forecast.assign_attrs(_provenance(options)), options.output, options.overwrite, progress)
+
+
+def _grid(options: argparse.Namespace, model: Forecaster) -> dict[str, int] | None:
+    """The size of each axis of the grid that is asked for."""
+    if options.grid is None:
+        return None
+    dims = grid_dims(model.geometry)
+    if len(options.grid) != len(dims):
+        raise UsageError(
+            f"expected a size for each of {', '.join(dims)}; came {'x'.join(map(str, options.grid))}.",
+            f"Type `--grid {'x'.join(['128'] * len(dims))}`.",
+        )
+    return dict(zip(dims, options.grid, strict=True))
+
+
+def _places(options: argparse.Namespace, model: Forecaster) -> xr.Dataset | None:
+    """The file or table at whose points the forecast is asked for."""
+    if options.at is not None:
+        return read_stations(options.at, model.geometry, [])
+    return None if options.like is None else open_dataset(options.like)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -395,21 +560,92 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _plot(options: argparse.Namespace) -> None:
     check_target(options.output, options.overwrite)
-    truth = None if options.truth is None else open_dataset(options.truth)
-    plot.save(plot.forecast(open_dataset(options.forecast), truth, options.sample), options.output)
+    plot.check_picture(options.output)
+    model, truth = _drawn_beside(options)
+    grid = {} if model is None else _training_grid(model)
+    ds = open_dataset(options.forecast)
+    figure = plot.forecast(ds, truth, options.sample, options.variable, options.lead_time, model, grid)
+    plot.save(figure, options.output)
+
+
+def _animate(options: argparse.Namespace) -> None:
+    check_target(options.output, options.overwrite)
+    kind = plot.check_animation(options.output)
+    model, truth = _drawn_beside(options)
+    with tqdm(unit="frame", disable=True if kind == "html" else None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        ds = open_dataset(options.forecast)
+        plot.animate(ds, options.output, truth, options.sample, options.variable, model, progress)
+
+
+def _drawn_beside(options: argparse.Namespace) -> tuple[Forecaster | None, xr.Dataset | None]:
+    """The model and the truth of a picture, where they are given."""
+    model = None if options.model is None else checkpoint.load(options.model, _device(options))
+    return model, None if options.truth is None else open_dataset(options.truth)
+
+
+def _training_grid(model: Forecaster) -> dict[str, int]:
+    """The size of each axis of the grid that a model learned on, as far as its card tells."""
+    data = model.card.get("data", {})
+    if "grid" in model.card or data.get("equation") not in PDES:
+        return dict(model.card.get("grid", {}))
+    settings = {key: str(value) for key, value in json.loads(data.get("parameters", "{}")).items()}
+    return {name: len(axis) for name, axis in make(data["equation"], settings).coordinates().items()}
 
 
 def _bench(options: argparse.Namespace) -> None:
-    if options.suite not in SUITES:
+    known = (*suites.SUITES, "report")
+    if options.suite not in known:
         raise UsageError(
-            f"expected a suite among {', '.join(SUITES)}; came {options.suite!r}.",
-            f"Type `pdeforecast bench {nearest(options.suite, SUITES) or SUITES[0]} {options.model}`.",
+            f"expected a suite among {', '.join(known)}; came {options.suite!r}.",
+            f"Type `pdeforecast bench {nearest(options.suite, known) or known[0]} MODEL`.",
         )
-    model = checkpoint.load(options.model, _device(options))
-    state = _unseen(model, options) if options.state is None else open_dataset(options.state)
-    random = torch.Generator().manual_seed(options.seed)
-    motions = GEOMETRIES[model.geometry.domain].random_motion(options.motions, random)
-    print(equivariance(model, state, options.lead_time, motions).markdown())
+    if not (options.model or options.baselines or options.train):
+        raise UsageError("expected a model; none came.", f"Type `pdeforecast bench {options.suite} MODEL`.")
+    if options.suite == "report":
+        folder = Path((options.model or ["bench"])[0])
+        print("\n".join(map(str, report.write(folder, options.output or folder, options.view))))
+    elif options.suite == "equivariance" and options.output is None:
+        _equivariance(options)
+    else:
+        page, files = suites.go(options.suite, _study(options))
+        print("\n".join([page, *(f"written: {file}" for file in files)]))
+
+
+def _equivariance(options: argparse.Namespace) -> None:
+    for name in options.model:
+        model = checkpoint.load(name, _device(options))
+        state = _unseen(model, options) if options.state is None else open_dataset(options.state)
+        random = torch.Generator().manual_seed(options.seed)
+        motions = GEOMETRIES[model.geometry.domain].random_motion(options.motions, random)
+        print(equivariance(model, state, options.lead_time, motions).markdown())
+
+
+def _study(options: argparse.Namespace) -> study.Study:
+    """What a suite measures."""
+    device, suite = _device(options), suites.SUITES[options.suite]
+    if suite.trains:
+        methods: list[Method] = [suites.to_train(name) for name in options.model]
+    else:
+        train = None if suite.inside else options.train
+        methods = study.contestants(options.model, options.baselines, train, device)
+    return study.Study(
+        methods,
+        options.output or Path("bench"),
+        options.seeds,
+        options.samples,
+        options.data,
+        options.train,
+        options.budget,
+        _pairs(options.set),
+        device,
+        options.jobs,
+        options.command,
+    )
 
 
 def _unseen(model: Forecaster, options: argparse.Namespace) -> xr.Dataset:

@@ -11,8 +11,8 @@ K is a small network of p⁻¹q, times a Gaussian window for the local messages.
 sat(g) = g / (1 + (g/s)⁴)^¼ is linear up to s to fourth order and bounded by s, so the velocity
 grows at most linearly with the state and a rollout cannot reach infinity in finite time. Π
 projects onto what the field can see; A c + b, where it is known, is the linear part, learned before in the
-modes of the states (`linear_dynamics.py`). Known static fields enter as values read around each pose in its own frame.
-Networks see relative poses and nothing else, so F(g z) = F(z) in body frames.
+modes of the states (`linear_dynamics.py`). Known static fields enter as values read around each pose in its
+own frame. Networks see relative poses and nothing else, so F(g z) = F(z) in body frames.
 """
 
 from dataclasses import dataclass

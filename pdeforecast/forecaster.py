@@ -9,7 +9,9 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from pdeforecast.assimilation import Frame, assimilate
 from pdeforecast.config import AttentionFieldConfig, ForecasterConfig, LinearFieldConfig
+from pdeforecast.decoding import Decoded
 from pdeforecast.dynamics import LatentDynamics, Modal
 from pdeforecast.encoder import MetaSGD
 from pdeforecast.errors import DataError, DivergedError, UsageError
@@ -22,18 +24,22 @@ from pdeforecast.preconditioner import PreconditionedSGD, homogeneous
 from pdeforecast.principal import PrincipalSGD
 from pdeforecast.rollout import Surroundings, rollout
 from pdeforecast.trajectory import (
+    TIMES,
     Samples,
     axes_of,
     check,
+    converted,
     default_axes,
+    factors,
     grid_dims,
-    grid_points,
     is_grid,
-    loose_points,
+    observations,
     samples,
     times_of,
     to_dataset,
+    unit_of,
 )
+from pdeforecast.trust import doubts, misfit
 
 _POINTS = 2**16
 """Points decoded at once."""
@@ -130,12 +136,31 @@ class Forecaster(nn.Module):
             variance: of the observations' errors, shaped as `values`; none means exact.
             measure: (M,), the part of the space that each point represents; none means all alike.
         """
+        return self._plain(self.encoder(*self._normal(points, values, variance), measure))
+
+    def examined(
+        self,
+        points: Tensor,
+        values: Tensor,
+        variance: Tensor | None = None,
+        measure: Tensor | None = None,
+    ) -> tuple[Latents, tuple[Tensor, Tensor]]:
+        """The latents that `encode` gives, and the states' misfit and observations: see `trust.misfit`."""
+        inputs = *self._normal(points, values, variance), measure
+        latents = self.encoder(*inputs)
+        return self._plain(latents), misfit(self.encoder, latents, *inputs)
+
+    def _normal(
+        self, points: Tensor, values: Tensor, variance: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Observations as the encoder sees them."""
         # The exact step works in float64, networks in the type of their weights.
         like = self.mean.double() if self.field.linear else self.mean
-        values = values.to(like)
-        normal = (values - self.mean) / self.scale
         error = None if variance is None else variance.to(like) / self.scale**2
-        latents = self.encoder(points.to(like), normal, error, measure)
+        return points.to(like), (values.to(like) - self.mean) / self.scale, error
+
+    def _plain(self, latents: Latents) -> Latents:
+        """Latents in the type of the weights."""
         return latents.map(lambda tensor: tensor.to(self.mean.dtype))
 
     def surroundings(self, points: Tensor, statics: Tensor, measure: Tensor | None = None) -> Surroundings:
@@ -190,11 +215,14 @@ class Forecaster(nn.Module):
         lead_time: Sequence[float],
         grid: Mapping[str, int] | None = None,
         like: xr.Dataset | None = None,
+        statics: xr.Dataset | None = None,
+        assimilate: bool = False,
+        lazy: bool = False,
     ) -> xr.Dataset:
         """The forecast from `state` at every lead time, as a Dataset.
 
         It keeps the units of `state`, its samples' labels, and its time, if it has one, as the
-        attribute `start_time`.
+        attribute `start_time`. Kilometres, radians and the like are converted, and given back.
 
         Args:
             state: a full grid, a grid with NaN gaps, or loose sensors; of several times, the first.
@@ -204,37 +232,92 @@ class Forecaster(nn.Module):
             grid: the size of each axis of the forecast's grid; by default the points are those of
                 `like`, or else those of `state`.
             like: a Dataset whose points are taken.
+            statics: a Dataset with the static fields, by default `state`.
+            assimilate: fit the latents, through the dynamics, to what `state` holds at *all* of its
+                times; lead times count from the first of them.
+            lazy: decode values only when they are asked for, as `trajectory.write` does block by block.
 
         Raises:
             DataError: if `state` is not what the model expects.
-            UsageError: if lead times or grid mean nothing.
-            DivergedError: if the forecast leaves the finite numbers.
+            UsageError: if lead times or grid mean nothing, or the model cannot assimilate.
+            DivergedError: if the forecast leaves the finite numbers; if `lazy`, when it is read.
         """
         times = _lead_times(lead_time)
-        seen = samples(state, self.geometry, self.config.variables)
-        around = self._statics(state, len(seen.values))
-        axes, points, on_grid = self._targets(state, grid, like)
-        latents = self.encode(seen.points, seen.values, seen.variance, seen.measure)
+        given = _in_order(state) if assimilate else _first(state)
+        state = self._in_units(given)
+        seen = samples(state, self.geometry, self.config.variables) if not assimilate else None
+        series = observations(state, self.geometry, self.config.variables) if assimilate else []
+        start = series[0][1] if seen is None else seen
+        around = self._statics(state if statics is None else self._in_units(statics), len(start.values))
+        axes, places, on_grid = self._targets(given, grid, like)
+        latents, fit = self.examined(start.points, start.values, start.variance, start.measure)
+        said = doubts(self.card, times, self.config.time_unit, fit)
+        if len(series) > 1:
+            latents = self._assimilated(series, around)
         order = sorted(set(times))
         path = self.rollout(latents, around, order)
-        values = self.decode(points, [path[order.index(t)] for t in times])
+        for at in path:
+            self._check_finite(at.contexts, times)
+        by = factors(given, self.config.variables)
+        scale = self.mean.new_tensor([by.get(name, 1.0) for name in self.config.variables])
+
+        def decode(points: Tensor, states: Sequence[Latents]) -> Tensor:
+            values = self.decode(points, states)
+            self._check_finite(values, times)
+            return values / scale
+
+        states = [path[order.index(t)] for t in times]
+        decoded = Decoded(decode, self.geometry, states, axes, on_grid, len(self.config.variables))
+        forecast = to_dataset(
+            np.broadcast_to(np.float32(0), (*decoded.shape, len(self.config.variables))),
+            self.geometry,
+            {name: unit_of(given, name, unit) for name, unit in self.config.variables.items()},
+            axes,
+            times,
+            time_unit=self.config.time_unit,
+            attrs={"model": self.identity, **_start_time(given), **said.attrs()},
+        )
+        said.warn()
+        fields = {
+            name: decoded.variable([str(dim) for dim in forecast[name].dims], v, forecast[name].attrs)
+            for v, name in enumerate(self.config.variables)
+        }
+        labels = {"sample": np.atleast_1d(given["sample"].values)} if "sample" in given.coords else {}
+        forecast = forecast.assign(fields).assign_coords({**places, **labels})
+        return forecast if lazy else forecast.load()
+
+    def _check_finite(self, values: Tensor, times: Sequence[float]) -> None:
         if not values.isfinite().all():
             trained = self.card.get("horizon", "an unknown time")
             raise DivergedError(
                 f"the forecast left the finite numbers before lead time {max(times):g}.",
                 f"Ask for shorter lead times; the model's training data reach to {trained}.",
             )
-        forecast = to_dataset(
-            values.unflatten(2, [len(axis) for axis in axes.values()]) if on_grid else values,
-            self.geometry,
-            {name: state[name].attrs.get("units", unit) for name, unit in self.config.variables.items()},
-            axes,
-            times,
-            time_unit=self.config.time_unit,
-            attrs={"model": self.identity, **_start_time(state)},
-        )
-        labels = {"sample": np.atleast_1d(state["sample"].values)} if "sample" in state.coords else {}
-        return forecast.assign_coords(labels)
+
+    def _in_units(self, ds: xr.Dataset) -> xr.Dataset:
+        """`ds` in the units of the model, where a factor is all that is between."""
+        units = {**self.geometry.units, **self.config.variables, **self.config.statics}
+        return converted(ds, factors(ds, units), units)
+
+    def _assimilated(self, series: list[tuple[float, Samples]], around: Surroundings) -> Latents:
+        """The latents at the first of several times that all of them make most likely."""
+        if isinstance(self.encoder, MetaSGD) or self.config.dynamics.moving:
+            raise UsageError(
+                "expected a model with a linear field and resting poses, to assimilate several times.",
+                "Choose another model, or forecast from one time.",
+            )
+        static = around(self.encoder.poses)
+        frames = [
+            Frame(time - series[0][0], *self._normal(at.points, at.values, at.variance), at.measure)
+            for time, at in series
+        ]
+
+        def carry(latents: Latents, sample: int, times: Sequence[float]) -> list[Latents]:
+            held = static if len(static) == 1 else static[sample : sample + 1]
+            return self.rollout(latents.map(lambda tensor: tensor.to(self.mean)), lambda _: held, times)
+
+        linear = self.linear if self.linear is not None and self.linear.sufficient else None
+        return assimilate(self.encoder, carry, frames, linear).map(lambda tensor: tensor.to(self.mean))
 
     def _statics(self, state: xr.Dataset, count: int) -> Surroundings:
         """The static fields around `count` states."""
@@ -250,20 +333,23 @@ class Forecaster(nn.Module):
 
     def _targets(
         self, state: xr.Dataset, grid: Mapping[str, int] | None, like: xr.Dataset | None
-    ) -> tuple[dict[str, Any], Tensor, bool]:
-        """The axes of the forecast, its points (M, d), and whether they are a grid."""
+    ) -> tuple[dict[str, Any], dict[str, Any], bool]:
+        """The axes of the forecast, its coordinates in the units they were given in, where those are
+        others, and whether it lies on a grid."""
         if grid is not None and like is not None:
             raise UsageError("expected `grid` or `like`; came both.", "Leave one of them out.")
         if grid is not None:
-            axes: dict[str, Any] = dict(default_axes(self.geometry, grid))
-            return axes, grid_points(self.geometry, axes), True
-        if like is not None:
-            check(like, self.geometry, {})
+            return dict(default_axes(self.geometry, grid)), {}, True
         ds = state if like is None else like
-        axes = dict(axes_of(ds, self.geometry))
-        if is_grid(ds, self.geometry):
-            return axes, grid_points(self.geometry, axes), True
-        return axes, loose_points(self.geometry, axes), False
+        by = factors(ds, self.geometry.units)
+        same = converted(ds, by, self.geometry.units)
+        if like is not None:
+            check(same, self.geometry, {})
+        places = {name: ds[name].variable for name in by}
+        on_grid = is_grid(same, self.geometry)
+        if not on_grid:
+            places = {name: xr.Variable("point", place.values, place.attrs) for name, place in places.items()}
+        return dict(axes_of(same, self.geometry)), places, on_grid
 
 
 _STENCIL = 4
@@ -291,6 +377,17 @@ def static_samples(ds: xr.Dataset, geometry: Geometry, statics: Mapping[str, str
         ds = ds[own].drop_vars(dims, errors="ignore")
         ds = ds.assign_coords(default_axes(geometry, {name: ds.sizes[name] for name in dims}))
     return samples(ds, geometry, statics)
+
+
+def _first(ds: xr.Dataset) -> xr.Dataset:
+    """The first frame of a Dataset that has several."""
+    return ds.isel({name: 0 for name in TIMES if name in ds.dims})
+
+
+def _in_order(ds: xr.Dataset) -> xr.Dataset:
+    """All frames of a Dataset, in the order of their times."""
+    name = next((name for name in TIMES if name in ds.dims), None)
+    return ds if name is None else ds.isel({name: np.argsort(times_of(ds), kind="stable")})
 
 
 def _start_time(state: xr.Dataset) -> dict[str, float]:

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-_RIDGE = 1e-10
+_RIDGE = 1e-13
 """Added to the moments of w, in units of their mean: modes may be fewer than their number."""
 _FAST = 30.0
 """Eigenvalues of M smaller than e^{−30} are not told from zero."""

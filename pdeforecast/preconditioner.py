@@ -78,6 +78,11 @@ class PreconditionedSGD(nn.Module):
         # The kept steps hold sparse tensors, which cannot be copied.
         return {**self.__dict__, "_last": {}}
 
+    @property
+    def centre(self) -> Tensor:
+        """c₀ at every latent, (N, context_dim)."""
+        return self.initial[:, self.orbit].transpose(0, 1).flatten(1)
+
     def forward(
         self,
         points: Tensor,

@@ -29,7 +29,11 @@ from pdeforecast.preconditioner import ExactStep, alike, means, same
 _LEAST_NOISE = 1e-12
 _LEAST_SHARE = 1e-13
 """Modes whose variance is a smaller share of the largest one's are rounding errors of the states."""
-_PLACES = 16
+_LEAST_SPREAD = 0.01
+"""The least variance of a mode's field, in units of the noise: few states tell too little of small modes."""
+_ENOUGH = 4
+"""Observations per number that are used before anything is learned, when all numbers are unknown."""
+_PLACES = 64
 """Places per latent at which fields are compared while modes are learned."""
 
 
@@ -116,12 +120,13 @@ class PrincipalSGD(nn.Module):
         if self.modes.any():
             step = self._step(points, error)
             return (step(residual[:, seen]) @ self.modes.double().T).unflatten(1, self.centre.shape)
-        parts = [
-            ExactStep(self._design(points[seen[:, v]]).to_dense(), error[seen[:, v], v].rsqrt())(
-                residual[:, seen[:, v], v]
-            ).unflatten(1, (len(self.poses), -1))
-            for v in range(self.field.channels)
-        ]
+        parts, last = [], None
+        for v in range(self.field.channels):
+            chosen = _some(seen[:, v].nonzero()[:, 0], _ENOUGH * self.field.functions * len(self.poses))
+            key = chosen, error[chosen, v]
+            if last is None or not alike(last[0], key):
+                last = key, ExactStep(self._design(points[chosen]).to_dense(), key[1].rsqrt())
+            parts.append(last[1](residual[:, chosen, v]).unflatten(1, (len(self.poses), -1)))
         return torch.cat(parts, dim=-1)
 
     def _step(self, points: Tensor, error: Tensor) -> ExactStep:
@@ -146,7 +151,7 @@ class PrincipalSGD(nn.Module):
 
         c₀ is their mean, averaged over the latents of an orbit. With C the centred contexts of n states and F
         their fields, F Fᵀ = W Λ Wᵀ, the modes are L = Cᵀ W / √n for the largest Λ: combinations of the states
-        whose fields are orthogonal, as large as they vary.
+        whose fields are orthogonal, as large as they vary, or as a hundredth of the noise does.
 
         Args:
             contexts: (states, N, context_dim).
@@ -158,15 +163,23 @@ class PrincipalSGD(nn.Module):
         space = self.field.geometry
         points = space.place(space.lattice(_PLACES * len(self.poses))).to(self.poses)
         fields = self.field(points, Latents(self.poses, centred, self.windows)).flatten(1)
-        size, weights = torch.linalg.eigh(fields @ fields.T / fields.shape[1])
+        size, weights = torch.linalg.eigh(fields @ fields.T / (len(fields) * fields.shape[1]))
         kept = size.flip(0)[: self.modes.shape[1]] > _LEAST_SHARE * size[-1]
-        chosen = weights.flip(1)[:, : len(kept)][:, kept]
+        size, weights = size.flip(0)[: len(kept)][kept], weights.flip(1)[:, : len(kept)][:, kept]
+        wider = (1 + _LEAST_SPREAD * float(noise.mean()) / size).sqrt()
         self.modes.zero_()
-        self.modes[:, : chosen.shape[1]] = (centred.flatten(1).T @ chosen / len(contexts) ** 0.5).to(
-            self.modes
-        )
+        modes = wider * (centred.flatten(1).T @ weights) / len(contexts) ** 0.5
+        self.modes[:, : len(wider)] = modes.to(self.modes)
         self.noise.copy_(noise.double().clamp_min(_LEAST_NOISE))
 
     def reading(self) -> Tensor:
         """L⁺ (rank, N·context_dim): w = L⁺ (c − c₀), in the least-squares sense."""
         return torch.linalg.pinv(self.modes.double(), rtol=1e-9)
+
+
+def _some(index: Tensor, most: int) -> Tensor:
+    """At most `most` of the indices, drawn at random, the same ones every time."""
+    if len(index) <= most:
+        return index
+    order = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))
+    return index[order[:most].sort().values.to(index.device)]

@@ -10,30 +10,42 @@ import fcntl
 import json
 import math
 import time
+import warnings
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 import xarray as xr
 
-from pdeforecast.checkpoint import read_tensors, replacing, save, write_tensors
+from pdeforecast.calibration import usual
+from pdeforecast.checkpoint import load, read_tensors, replacing, save, shipped, write_tensors
 from pdeforecast.config import ForecasterConfig, from_dict, override, to_dict
-from pdeforecast.errors import CheckpointError, DataError, UsageError
+from pdeforecast.errors import CheckpointError, DataError, DivergedError, UsageError
 from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.geometry import Geometry
 from pdeforecast.presets import Preset
 from pdeforecast.training import PHASES, Progress, Report, TrainingConfig, Trajectories, train
 from pdeforecast.trajectory import measure, stream, times_of, trajectory_values
+from pdeforecast.trust import CARD, TrustWarning
 
 _FORMAT = "pdeforecast-run/1"
 _IN_MEMORY = 2**32
 """Bytes of trajectories that are read at once; larger ones are read from their file while training."""
 _SAVE_EVERY = 60.0
 _MEASURED_STEPS = 20
+_RECENT = 100
+"""Losses of which the median is taken; a quarter of them is enough."""
+_FAR = 30
+_PATIENCE = 10
+"""Steps above `_FAR` medians after which training is said to diverge."""
+_GENTLE = 0.1
+"""The learning rates of fine-tuning, in units of those of training."""
 _PLAN_EVERY = 60.0
 
 
@@ -47,13 +59,20 @@ class Settings:
 
 
 def begin(
-    folder: Path, ds: xr.Dataset, geometry: Geometry, preset: Preset, settings: Mapping[str, str]
+    folder: Path,
+    ds: xr.Dataset,
+    geometry: Geometry,
+    preset: Preset,
+    settings: Mapping[str, str],
+    init_from: str | None = None,
 ) -> Progress:
-    """A new run in `folder` on the trajectories `ds`.
+    """A new run in `folder` on the trajectories `ds`, from random weights or from those of a model.
 
     Raises:
-        UsageError: if the folder holds a run already, or a setting is unknown or means nothing.
+        UsageError: if the folder holds a run already, a setting is unknown or means nothing, or the model
+            `init_from` is of another kind.
         DataError: if `ds` has nothing to learn.
+        CheckpointError: if there is no such model.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"expected a folder; {folder} is a file.", "Give another folder with `-o`.")
@@ -61,8 +80,10 @@ def begin(
         raise UsageError(
             f"expected a new folder; {folder} holds a run.", "Add `--resume`, or give another folder."
         )
-    chosen = override(Settings(preset.field, preset.dynamics, preset.training), settings)
     variables, statics = fields_of(ds)
+    if init_from is not None:
+        return _continued(init_from, geometry, {**variables, **statics}, preset.training, settings)
+    chosen = override(Settings(preset.field, preset.dynamics, preset.training), settings)
     time_name = "time" if "time" in ds.dims else "lead_time"
     times = times_of(ds)
     if "dynamics.step" not in settings and len(times) > 1 and times[1] > times[0]:
@@ -81,10 +102,53 @@ def begin(
         raise UsageError(f"expected a model that can be built; {error}", "Mend that `--set`.") from error
 
 
+def _continued(
+    init_from: str,
+    geometry: Geometry,
+    fields: Mapping[str, str],
+    training: TrainingConfig,
+    settings: Mapping[str, str],
+) -> Progress:
+    """A run that fine-tunes a model, in smaller steps than one that begins anew."""
+    known = load(init_from)
+    config = known.config
+    steps = 0 if known.field.linear else training.field_steps
+    rate = _GENTLE * training.learning_rate
+    training = replace(
+        training, learning_rate=rate, field_rate=_GENTLE * training.field_rate, field_steps=steps
+    )
+    chosen = override(Settings(config.field, config.dynamics, training), settings)
+    step = chosen.dynamics.step
+    for what, own, other in (
+        ("geometry", config.geometry, geometry.name),
+        ("fields", ", ".join(sorted({**config.variables, **config.statics})), ", ".join(sorted(fields))),
+        ("sizes of the field", config.field, chosen.field),
+        ("sizes of the dynamics", replace(config.dynamics, step=step), chosen.dynamics),
+    ):
+        if own != other:
+            raise UsageError(
+                f"expected the {what} of {init_from}, {own}; came {other}.",
+                "Train without `--init-from`, or give data and settings like the model's.",
+            )
+    if known.linear is not None and known.linear.sufficient:
+        raise UsageError(
+            f"expected a model with a network to fine-tune; {init_from} was learned in closed form.",
+            "Train anew without `--init-from`: that takes minutes.",
+        )
+    place = init_from if init_from in shipped() else str(Path(init_from).absolute())
+    training = replace(chosen.training, init_from=place)
+    progress = Progress(_initial(replace(config, dynamics=chosen.dynamics), training), training)
+    progress.model.card["init_from"] = known.identity
+    return progress
+
+
 def _initial(config: ForecasterConfig, training: TrainingConfig) -> Forecaster:
-    """The model before its first step: random weights that depend on the seed alone."""
+    """The model before its first step: random weights that depend on the seed alone, or a model's."""
     torch.manual_seed(training.seed)
-    return Forecaster(config)
+    model = Forecaster(config)
+    if training.init_from:
+        model.load_state_dict(load(training.init_from).state_dict())
+    return model
 
 
 def resume(folder: Path) -> Progress:
@@ -96,7 +160,8 @@ def resume(folder: Path) -> Progress:
     try:
         stored = json.loads((folder / "run.json").read_text())
         config = TrainingConfig(**stored["training"])
-        model = _initial(from_dict(stored["model"]), config)
+        begun = (folder / "progress.safetensors").exists()
+        model = _initial(from_dict(stored["model"]), replace(config, init_from="") if begun else config)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"expected a run in {folder}; its run.json cannot be read ({error}).",
@@ -180,6 +245,7 @@ def go(progress: Progress, data: Trajectories, folder: Path, budget: float) -> I
         before = progress.model.card.get("seconds", 0.0)
         start = saved = time.monotonic()
         planner = _Planner(progress, budget - before, len(data.times) - 1) if budget else None
+        watch = _Watch(folder)
         with open(folder / "log.csv", "a", buffering=1) as log:
             for report in train(progress, data):
                 now = time.monotonic()
@@ -187,11 +253,66 @@ def go(progress: Progress, data: Trajectories, folder: Path, budget: float) -> I
                 log.write(f"{report.phase},{report.step},{report.horizon},{report.loss:.6g},{spent:.1f}\n")
                 if planner is not None:
                     planner.see(report, now - start)
-                if now - saved > _SAVE_EVERY:
+                watch.see(report)
+                if now - saved > _SAVE_EVERY and not watch.above:
                     _save(progress, data, folder, spent)
                     saved = time.monotonic()
                 yield report
+        watch.finish()
+        progress.model.card[CARD] = asdict(usual(progress.model, data, "training states"))
         _save(progress, data, folder, before + time.monotonic() - start)
+
+
+class _Watch:
+    """Tells a training that begins to diverge: its loss stays far above its recent median.
+
+    Attributes:
+        above: for how many steps it has done so; while it does, nothing is saved.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.above = 0
+        self.warned = False
+        self.recent: deque[float] = deque(maxlen=_RECENT)
+        self.phase = ""
+
+    def see(self, report: Report) -> None:
+        """`report` came; warns once."""
+        if report.phase != self.phase:
+            self.phase, self.above = report.phase, 0
+            self.recent.clear()
+        if len(self.recent) < _RECENT // 4 or report.loss <= _FAR * median(self.recent):
+            self.recent.append(report.loss)
+            self.above = 0
+            return
+        self.above += 1
+        if self.above == _PATIENCE and not self.warned:
+            self.warned = True
+            text = (
+                f"the loss of phase {report.phase} has been over {_FAR} times its recent median for "
+                f"{_PATIENCE} steps, at step {report.step}: training diverges; nothing is saved meanwhile."
+            )
+            warnings.warn(f"{text}\n{self._cure()}", TrustWarning, stacklevel=2)
+
+    def finish(self) -> None:
+        """Training is over.
+
+        Raises:
+            DivergedError: if the loss was far above its median to the end.
+        """
+        if self.above >= _PATIENCE:
+            raise DivergedError(
+                f"the loss of phase {self.phase} ended over {_FAR} times its median.", self._cure()
+            )
+
+    def _cure(self) -> str:
+        if (self.folder / "model.safetensors").exists():
+            return (
+                f"The last good model is kept: begin in another folder with `--init-from {self.folder} "
+                "--set training.learning_rate=…`, a smaller one."
+            )
+        return "Train anew in smaller steps: `--set training.learning_rate=…`."
 
 
 class _Planner:

@@ -30,7 +30,7 @@ PHASES = ("field", "dynamics", "joint")
 
 _PRIOR_STATES = 2048
 """Moved states from which the prior is learned; few states are used under several motions."""
-_PRIOR_MOTIONS = 8
+_PRIOR_MOTIONS = 16
 """Motions of the world under which the prior is learned, for each one under which the dynamics are."""
 _MANY = 64
 """Trajectories; fewer are moved up to eight times as often."""
@@ -57,6 +57,7 @@ class TrainingConfig:
         ema: decay of the averaged weights, per step.
         copies: how many random motions of the world the cached latents cover.
         seed: of every random choice.
+        init_from: the model whose weights, prior and scales training begins from; empty for none.
     """
 
     field_steps: int = 3
@@ -70,6 +71,7 @@ class TrainingConfig:
     ema: float = 0.995
     copies: int = 8
     seed: int = 0
+    init_from: str = ""
 
     def steps(self, phase: str) -> int:
         """Optimiser steps of a phase."""
@@ -253,7 +255,7 @@ def train(progress: Progress, data: Trajectories) -> Iterator[Report]:
         DivergedError: if the loss is not finite.
     """
     model = progress.model
-    if progress.phase == "field" and progress.step == 0:
+    if progress.phase == "field" and progress.step == 0 and not progress.config.init_from:
         _normalise(model, data)
     encoded: list[Encoded] = []
     for phase in PHASES[PHASES.index(progress.phase) :]:
@@ -342,7 +344,7 @@ def _meta_learn(progress: Progress, data: Trajectories) -> Iterator[Report]:
     """A nonlinear field and its encoder: fit some points of a state, be judged on others."""
     model, config = progress.model, progress.config
     samples, times = data.values.shape[:2]
-    while progress.step < config.field_steps:
+    while progress.step < progress.config.field_steps:
         draw = _draw(config, "field", progress.step)
         chosen = torch.randint(samples * times, (config.batch,), generator=draw)
         values = data.values[chosen // times, chosen % times].to(model.mean)
@@ -456,7 +458,8 @@ def _frames(model: Forecaster, part: Encoded, frames: slice) -> Latents:
 def _dynamics(progress: Progress, data: Trajectories, encoded: list["Encoded"]) -> Iterator[Report]:
     """Learns to move latents that were encoded once, judged in the metric of the field."""
     model = progress.model
-    if progress.step == 0:
+    # A model that is fine-tuned keeps the scales and the linear part that its network was trained with.
+    if progress.step == 0 and not progress.config.init_from:
         if model.linear is not None:
             share = _learn_linear(progress, encoded, data.times)
             yield Report("dynamics", 0, progress.config.dynamics_steps, share, 1)

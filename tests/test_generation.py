@@ -1,15 +1,23 @@
 """A trajectory depends on its key alone; a file holds what the contract says; a recipe is data."""
 
 import json
+import os
 import pickle
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
-from pdeforecast import generation, trajectory
+from pdeforecast import cli, generation, trajectory
 from pdeforecast.errors import DataError, DivergedError, UsageError
 from pdeforecast.pdes import PDES, NavierStokes, make, parameters
 
@@ -31,7 +39,7 @@ def test_a_file_is_the_contract(tmp_path) -> None:
     done = []
     path = tmp_path / "train.nc"
     generation.write(SMALL, path, 2, seed=3, split="train", progress=lambda i, n: done.append((i, n)))
-    assert done == [(1, 2), (2, 2)]
+    assert done == [(0, 2), (1, 2), (2, 2)]
     with trajectory.open_dataset(path) as ds:
         assert ds.vorticity.dims == ("sample", "time", "y", "x") and ds.vorticity.dtype == np.float32
         assert ds.forcing.dims == ("y", "x")
@@ -70,57 +78,161 @@ def test_an_error_comes_whole_out_of_a_process() -> None:
     assert (str(error), error.exit_code) == ("why\nwhat to type", 5)
 
 
-# --- from a given state --------------------------------------------------------------------------
+# --- interruptions -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def file() -> xr.Dataset:
-    return generation.assemble(SMALL, list(generation.generate(SMALL, 2)), 0, "train")
+def partial_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
 
 
-def test_solve_continues_a_trajectory(file: xr.Dataset) -> None:
-    out = generation.solve_from(SMALL, file, [1.0, 0.0, 0.5])
-    np.testing.assert_array_equal(out.lead_time, [1.0, 0.0, 0.5])
-    np.testing.assert_allclose(out.vorticity, file.vorticity[:, [2, 0, 1]], atol=1e-5)
-    later = generation.solve_from(SMALL, file.isel(time=1), [0.5])
-    np.testing.assert_allclose(later.vorticity[:, 0], file.vorticity[:, 2], atol=1e-5)
-    assert later.attrs["start_time"] == 0.5 and "forcing" in later
+class Cut(Exception):
+    """Stands for whatever ends a process."""
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [
-        lambda ds: ds.transpose("x", "y", ...),
-        lambda ds: ds.isel(y=slice(None, None, -1)),
-        lambda ds: ds.assign_coords(x=ds.x.where(ds.x < 0.5, ds.x - 1)),
-    ],
-)
-def test_solve_takes_any_layout(file: xr.Dataset, layout) -> None:
-    found = generation.solve_from(SMALL, layout(file), [1.0])
-    found = found.assign_coords(x=found.x % 1).sortby("x")
-    np.testing.assert_allclose(found.vorticity[:, 0], file.vorticity[:, 2], atol=1e-5)
+def cut_after(count: int, error: Exception) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        if done >= count:
+            raise error
+
+    return progress
 
 
-UNSOLVABLE = {
-    "loose": lambda ds: ds.stack(point=("y", "x")).reset_index("point"),
-    "gaps": lambda ds: ds.assign(vorticity=ds.vorticity.where(ds.x != 0.5)),
-    "part of the plane": lambda ds: ds.isel(x=slice(8)),
-    "irregular": lambda ds: ds.assign_coords(x=ds.x**2),
-    "oblong": lambda ds: ds.isel(x=slice(None, None, 2)),
-    "no forcing": lambda ds: ds.drop_vars("forcing"),
-}
+@pytest.mark.parametrize("damage", ["none", "torn line", "torn record", "wrong byte", "no values"])
+def test_an_interrupted_file_goes_on(tmp_path: Path, damage: str) -> None:
+    whole, path = tmp_path / "whole.nc", tmp_path / "cut.nc"
+    generation.write(SMALL, whole, 4)
+    with pytest.raises(Cut):
+        generation.write(SMALL, path, 4, progress=cut_after(2, Cut()))
+    assert not path.exists()
+    values, log = partial_of(path) / "values", partial_of(path) / "done"
+    data, kept = values.read_bytes(), 2
+    if damage == "torn line":
+        log.write_bytes(log.read_bytes()[:-3])
+        kept = 1
+    elif damage == "torn record":
+        values.write_bytes(data[:-1])
+        kept = 1
+    elif damage == "wrong byte":
+        values.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+        kept = 1
+    elif damage == "no values":
+        values.unlink()
+        kept = 0
+    done: list[tuple[int, int]] = []
+    generation.write(SMALL, path, 4, progress=lambda i, n: done.append((i, n)))
+    assert done == [(i, 4) for i in range(kept, 5)]
+    assert path.read_bytes() == whole.read_bytes()
+    assert not partial_of(path).exists()
 
 
-@pytest.mark.parametrize("fault", UNSOLVABLE)
-def test_what_the_solver_cannot_take_is_told(file: xr.Dataset, fault: str) -> None:
-    with pytest.raises(DataError, match="expected"):
-        generation.solve_from(SMALL, UNSOLVABLE[fault](file), [1.0])
+def test_another_command_does_not_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "cut.nc"
+    with pytest.raises(Cut):
+        generation.write(SMALL, path, 2, seed=1, progress=cut_after(1, Cut()))
+    others: dict[str, dict] = {
+        "seed = 1, here 2": {"seed": 2},
+        "split = train, here test": {"seed": 1, "split": "test"},
+        "device = cpu, here meta": {"seed": 1, "device": "meta"},
+    }
+    for said, other in others.items():
+        with pytest.raises(UsageError, match=said):
+            generation.write(SMALL, path, 2, **other)
+    with pytest.raises(UsageError, match=re.escape("viscosity = 0.001, here 0.002")):
+        generation.write(replace(SMALL, viscosity=2e-3), path, 2, seed=1)
+    generation.write(SMALL, path, 3, seed=1)
+    with trajectory.open_dataset(path) as ds:
+        assert ds.sizes["sample"] == 3
 
 
-def test_lead_times_lie_ahead(file: xr.Dataset) -> None:
-    for wrong in ([], [-1.0], [float("nan")]):
-        with pytest.raises(UsageError, match="lead times"):
-            generation.solve_from(SMALL, file, wrong)
+def test_two_processes_do_not_share_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "one.nc"
+
+    def again(done: int, total: int) -> None:
+        with pytest.raises(UsageError, match="another process"):
+            generation.write(SMALL, path, 1)
+
+    generation.write(SMALL, path, 1, progress=again)
+    assert path.exists()
+
+
+def test_a_full_disk_keeps_what_is_whole(tmp_path: Path) -> None:
+    """A file may not grow beyond two samples and a half; then the disk is free again."""
+    whole, path = tmp_path / "whole.nc", tmp_path / "full.nc"
+    generation.write(SMALL, whole, 4)
+    record = 4 * 16 * 16 * 4
+    size = "--set resolution=16 --set spin_up=0.5 --set frames=3 --set interval=0.5 --set step=0.1"
+    words = f"generate navier-stokes --samples 4 {size} --jobs 1 -o {path}".split()
+    code = (
+        "import resource, signal, sys; from pdeforecast import cli; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({5 * record // 2},) * 2); "
+        f"sys.exit(cli.main({words}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3 and len(done.stderr.splitlines()) == 2, done.stderr
+    assert "too large" in done.stderr.lower() and not path.exists()
+    seen: list[int] = []
+    generation.write(SMALL, path, 4, progress=lambda i, n: seen.append(i))
+    assert seen == [2, 3, 4]
+    with trajectory.open_dataset(path) as ds, trajectory.open_dataset(whole) as expected:
+        assert ds.vorticity.values.tobytes() == expected.vorticity.values.tobytes()
+
+
+LONGER = replace(SMALL, spin_up=3, step=0.01)
+
+
+def forked(path: Path) -> int:
+    """`write` in a copy of this process, which a signal may end at any moment; its number."""
+    child = os.fork()
+    if child == 0:
+        try:
+            generation.write(LONGER, path, 6)
+        finally:
+            os._exit(0)
+    return child
+
+
+def typed(path: Path) -> int:
+    """The same by the command line, with processes of its own."""
+    size = "--set resolution=16 --set spin_up=3 --set frames=3 --set interval=0.5 --set step=0.01"
+    words = f"generate navier-stokes --samples 6 {size} --jobs 2 -o {path}".split()
+    return subprocess.Popen([sys.executable, "-m", "pdeforecast", *words], stderr=subprocess.DEVNULL).pid
+
+
+def killed_and_finished(folder: Path, begin: Callable[[Path], int], rounds: int) -> int:
+    """Kills `begin` at random moments, then lets it end; the number of kills that left some samples."""
+    path, chance, useful = folder / "cut.nc", random.Random(rounds), 0
+    log = partial_of(path) / "done"
+    for _ in range(rounds):
+        process, end = begin(path), time.monotonic() + 60
+        while not log.exists() and not path.exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.5))
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        if path.exists():
+            with trajectory.open_dataset(path) as ds:
+                assert ds.sizes["sample"] == 6
+            path.unlink()
+        elif log.exists() and log.stat().st_size:
+            useful += 1
+    generation.write(LONGER, path, 6)
+    expected = generation.assemble(LONGER, list(generation.generate(LONGER, 6)), 0, "train")
+    with trajectory.open_dataset(path) as ds:
+        for name in ("vorticity", "forcing", "state_hash"):
+            np.testing.assert_array_equal(ds[name].values, expected[name].values)
+    assert list(folder.glob("*.partial")) == []
+    return useful
+
+
+def test_kills_change_no_byte(tmp_path: Path) -> None:
+    killed_and_finished(tmp_path, forked, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("begin", "rounds"), [(forked, 50), (typed, 6)])
+def test_more_kills_change_no_byte(tmp_path: Path, begin: Callable[[Path], int], rounds: int) -> None:
+    assert killed_and_finished(tmp_path, begin, rounds) > 0
 
 
 # --- parameters and recipes ----------------------------------------------------------------------
@@ -158,8 +270,9 @@ def test_every_parameter_is_documented(name: str) -> None:
 def test_every_recipe_loads(path: Path) -> None:
     recipe = generation.load_recipe(path)
     assert {"train", "validation", "test"} <= set(recipe.splits)
-    train, test = recipe.splits["train"].pde, recipe.splits["test"].pde
-    assert train.times()[-1] < test.times()[-1]
+    for part in recipe.splits.values():
+        assert part.pde.times()[0] == recipe.pde.times()[0]
+        assert part.pde.times()[-1] <= recipe.splits["test"].pde.times()[-1]
 
 
 @pytest.mark.parametrize(
@@ -186,3 +299,142 @@ def test_threads_are_given_back() -> None:
     before = torch.get_num_threads()
     next(iter(generation.generate(SMALL, 1)))
     assert torch.get_num_threads() == before
+
+
+# --- the files of a recipe -----------------------------------------------------------------------
+
+RECIPE = """
+equation = "navier-stokes"
+
+[parameters]
+resolution = 16
+spin_up = 0.5
+frames = 3
+interval = 0.5
+step = 0.1
+
+[splits.train]
+samples = 3
+seed = 0
+
+[splits.validation]
+samples = 1
+seed = 0
+
+[splits.test]
+samples = 2
+seed = 0
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> generation.Recipe:
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return generation.load_recipe(path)
+
+
+def test_a_recipe_makes_its_files(recipe: generation.Recipe, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    files = generation.write_recipe(recipe, folder)
+    assert [path.name for path in files] == ["train.nc", "validation.nc", "test.nc"]
+    hashes = []
+    for path in files:
+        with trajectory.open_dataset(path) as ds:
+            assert ds.attrs["recipe_hash"] == recipe.hash and ds.attrs["split"] == path.stem
+            assert ds.sizes["sample"] == recipe.splits[path.stem].samples
+            hashes += ds.state_hash.values.tolist()
+    assert len(set(hashes)) == len(hashes) == 6
+    generation.write(SMALL, tmp_path / "alone.nc", 3)
+    with trajectory.open_dataset(tmp_path / "alone.nc") as alone, trajectory.open_dataset(files[0]) as ds:
+        assert alone.vorticity.values.tobytes() == ds.vorticity.values.tobytes()
+    before = [path.stat().st_mtime_ns for path in files]
+    files[1].unlink()
+    generation.write_recipe(recipe, folder)
+    assert [path.stat().st_mtime_ns for path in files[::2]] == before[::2] and files[1].exists()
+
+
+def test_the_hash_of_a_recipe_is_of_its_content(recipe: generation.Recipe, tmp_path: Path) -> None:
+    spelled = tmp_path / "spelled.toml"
+    spelled.write_text("# the same\n" + RECIPE.replace("0.5", "5e-1").replace(" = ", "="))
+    assert generation.load_recipe(spelled).hash == recipe.hash
+    spelled.write_text(RECIPE.replace("samples = 3", "samples = 4"))
+    assert generation.load_recipe(spelled).hash != recipe.hash
+
+
+def test_files_of_another_recipe_are_not_mixed(recipe: generation.Recipe, tmp_path: Path) -> None:
+    generation.write_recipe(recipe, tmp_path, ["test"])
+    other = tmp_path / "other.toml"
+    other.write_text(RECIPE.replace("samples = 2", "samples = 1"))
+    with pytest.raises(UsageError, match="of another recipe"):
+        generation.write_recipe(generation.load_recipe(other), tmp_path, ["test"])
+    generation.write_recipe(generation.load_recipe(other), tmp_path, ["test"], overwrite=True)
+    with pytest.raises(UsageError, match="a split among train, validation, test"):
+        generation.write_recipe(recipe, tmp_path, ["tests"])
+
+
+def test_an_initial_state_in_two_splits_is_refused(
+    recipe: generation.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = NavierStokes.initial
+    monkeypatch.setattr(NavierStokes, "initial", lambda pde, seed, split, i: honest(pde, seed, "same", i))
+    with pytest.raises(DataError, match=r"sample 0 of .*validation.nc begins as sample 0 of .*train.nc"):
+        generation.write_recipe(recipe, tmp_path / "data")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["train.nc"]
+    monkeypatch.setattr(NavierStokes, "initial", lambda pde, seed, split, i: honest(pde, seed, split, 0))
+    with pytest.raises(DataError, match=r"sample 1 of .* begins as sample 0"):
+        generation.write(SMALL, tmp_path / "twins.nc", 2)
+    assert not list(tmp_path.glob("twins*"))
+
+
+# --- the command line ------------------------------------------------------------------------------
+
+TINY = "--set resolution=16 --set spin_up=0.5 --set frames=3 --set interval=0.5 --set step=0.1 --jobs 1"
+WILD = "--set resolution=16 --set spin_up=0 --set interval=50 --set step=50 --set forcing=100"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("heat --samples 1 -o OUT", 2, "an equation among"),
+        ("navier-stokes --samples 1 -o OUT --set viscosty=1", 2, "--set viscosity=1"),
+        ("navier-stokes --samples 1", 2, "--output"),
+        ("navier-stokes -o OUT", 2, "--samples"),
+        ("--samples 1 -o OUT", 2, "EQUATION"),
+        ("navier-stokes --samples 1 --split a --split b -o OUT", 2, "one split"),
+        ("navier-stokes --recipe RECIPE -o OUT", 2, "a recipe alone"),
+        ("--recipe RECIPE --split tset -o OUT", 2, "train, validation, test"),
+        ("--recipe RECIPE.absent -o OUT", 2, "cannot read"),
+        ("navier-stokes --samples 1 -o RECIPE", 2, "exists already"),
+        ("navier-stokes --samples 1 -o OUT/deeper/out.nc", 2, "mkdir"),
+        (f"navier-stokes --samples 1 --jobs 1 -o OUT {WILD} --set viscosity=0", 5, "sample 0"),
+    ],
+)
+def test_what_cannot_be_generated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, code: int, said: str
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    words = line.replace("RECIPE", str(recipe)).replace("OUT", str(tmp_path / "out")).split()
+    assert cli.main(["generate", *words]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 2 and said in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.toml"]
+
+
+def test_a_recipe_by_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("small.toml").write_text(RECIPE)
+    line = "generate --recipe small.toml --split test --split validation --jobs 1"
+    assert cli.main(line.split()) == 0
+    assert sorted(path.name for path in Path("small").iterdir()) == ["test.nc", "validation.nc"]
+    assert capsys.readouterr().out.splitlines() == [
+        "generated: small/validation.nc",
+        "generated: small/test.nc",
+    ]
+    assert cli.main(f"generate navier-stokes --samples 2 --split test {TINY} -o alone.nc".split()) == 0
+    with trajectory.open_dataset("alone.nc") as alone, trajectory.open_dataset("small/test.nc") as ds:
+        assert alone.vorticity.values.tobytes() == ds.vorticity.values.tobytes()
+        assert ds.attrs["command"].startswith("pdeforecast generate --recipe")

@@ -11,7 +11,8 @@ import pytest
 import torch
 import xarray as xr
 
-from pdeforecast import cli
+from pdeforecast import cli, description
+from pdeforecast.errors import DataError
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.inspection import inspect, inspect_dataset
 from pdeforecast.trajectory import default_axes, save_dataset, to_dataset
@@ -155,14 +156,55 @@ def test_a_netcdf_file_with_other_names_is_told_the_command_too(tmp_path: Path) 
     assert "rotating_sphere" in problem.cause and "pdeforecast convert" in problem.cure
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "tiny", "none.nc", "empty.nc"])
-def test_what_is_no_data(tmp_path: Path, shared: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["none.nc", "empty.nc"])
+def test_what_is_no_data(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.nc").touch()
-    places = {"model.safetensors": shared / "tiny" / name, "tiny": shared / "tiny"}
-    assert cli.main(["inspect", str(places.get(name, tmp_path / name))]) == 3
+    assert cli.main(["inspect", str(tmp_path / name)]) == 3
     out, err = capsys.readouterr()
     assert out == "" and len(err.splitlines()) == 2
-    assert ("is a model" in err) == (name in places)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tiny"])
+def test_a_model(shared: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = shared / "tiny" if name == "tiny" else shared / "tiny" / name
+    assert cli.main(["inspect", str(path)]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert err == ""
+    for head, said in (
+        ("model", "tiny@"),
+        ("forecasts", "vorticity, unit 1"),
+        ("needs", "forcing, unit 1"),
+        ("geometry", "periodic_plane; its group: translations"),
+        ("state", "16 latents × 9 numbers"),
+        ("horizon", "trained to lead time 3"),
+        ("errors", "not measured"),
+        ("equivariance", "not measured"),
+        ("trust", "training states"),
+    ):
+        assert said in words(lines, head), head
+    with pytest.raises(DataError, match="is a model"):
+        inspect(path)
+
+
+def test_a_shipped_model_and_a_damaged_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", "diffusion-plane"]) == 0
+    out = capsys.readouterr().out
+    for said in (
+        "10% observed: MSE",
+        "lead 9.5: relative L2",
+        "equation diffusion-plane",
+        "diffusivity = 0.1",
+    ):
+        assert said in out
+    assert "measured to 9.5" in out and "validation states" in out and "MB" in out
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    assert cli.main(["inspect", str(tmp_path)]) == 4
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_the_group_of_every_space_has_words() -> None:
+    assert {name for name in GEOMETRIES if not name.endswith("without_symmetry")} == set(description._GROUPS)
 
 
 def test_large_files_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,13 @@ LAYERS = (
     {"config", "geometry", "solvers"},
     {"latents", "neighbours", "trajectory"},
     {"field", "linear_field", "dynamics", "linear_dynamics"},
-    {"encoder", "rollout"},
+    {"encoder", "rollout", "decoding"},
     {"preconditioner"},
     {"principal"},
+    {"trust", "assimilation"},
     {"forecaster", "pdes"},
     {"generation", "checkpoint", "metrics", "training", "testing", "convert", "inspection"},
-    {"plot", "presets"},
+    {"plot", "presets", "calibration", "description"},
     {"run", "bench"},
     {"cli", "__init__", "__main__"},
 )
@@ -30,7 +31,7 @@ AMBIGUOUS = {"height"}
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 EQUATIONS = {"pdes", "solvers", "generation"}
 BLIND = {"field", "linear_field", "neighbours", "encoder", "preconditioner", "principal", "dynamics"}
-BLIND |= {"linear_dynamics", "rollout", "forecaster"}
+BLIND |= {"linear_dynamics", "rollout", "forecaster", "assimilation", "decoding"}
 
 FILES = {path.relative_to(ROOT / "pdeforecast"): path for path in (ROOT / "pdeforecast").rglob("*.py")}
 MODULES = {".".join(("pdeforecast", *p.with_suffix("").parts)).removesuffix(".__init__"): p for p in FILES}

@@ -99,7 +99,7 @@ def test_modes_are_what_the_states_are_made_of(geometry: Geometry) -> None:
     w = away @ e.reading().T
     assert float((w @ e.modes.double().T - away).norm() / away.norm()) < 1e-5
     close(w[:, :5].T @ w[:, :5] / len(w), torch.eye(5).double(), 1e-4)
-    points = geometry.place(geometry.lattice(16 * LATENTS)).double()
+    points = geometry.place(geometry.lattice(64 * LATENTS)).double()
     shown = e.shown(points)[..., :5].flatten(0, 1)
     gram = shown.T @ shown
     assert float((gram - gram.diagonal().diag()).norm() / gram.norm()) < 1e-5

@@ -1,7 +1,7 @@
 """Training learns, survives interruption bit for bit, and takes whatever the convention allows."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +12,16 @@ import xarray as xr
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pdeforecast import checkpoint, metrics, run
+from pdeforecast import checkpoint, cli, metrics, run
 from pdeforecast.config import LinearFieldConfig
 from pdeforecast.errors import CheckpointError, DataError, DivergedError, UsageError
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.pdes.diffusion_plane import DiffusionPlane
 from pdeforecast.presets import Preset
-from pdeforecast.training import PHASES, Report, TrainingConfig
+from pdeforecast.training import PHASES, Progress, Report, TrainingConfig, Trajectories
 from pdeforecast.trajectory import open_dataset, save_dataset, to_dataset
+from pdeforecast.trust import TrustWarning
 
 TORUS = GEOMETRIES["periodic_plane"]
 
@@ -330,3 +331,83 @@ def test_the_model_holds_the_averages(coarse: xr.Dataset, tiny: Preset, tmp_path
     assert isinstance(model, Forecaster)
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, progress.average[name]), name
+
+
+def test_fine_tuning_begins_from_a_model(
+    shared: Path, coarse: xr.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_dataset(coarse, tmp_path / "data.nc")
+    words = ["train", str(tmp_path / "data.nc"), "-o", str(tmp_path / "run"), "--budget", "0"]
+    words += ["--init-from", str(shared / "tiny")]
+    few = ["--set", "training.dynamics_steps=0", "--set", "training.joint_steps=0"]
+    assert cli.main([*words, *few]) == 0
+    before, after = tensors(shared / "tiny"), tensors(tmp_path / "run")
+    assert equal(before, after)
+    card = checkpoint.load(tmp_path / "run").card
+    assert card["init_from"] == checkpoint.load(shared / "tiny").identity
+    assert card["training"]["learning_rate"] == pytest.approx(0.1 * TrainingConfig().learning_rate)
+    words[3] = str(tmp_path / "tuned")
+    assert cli.main([*words, "--set", "training.dynamics_steps=3", "--set", "training.joint_steps=0"]) == 0
+    tuned = tensors(tmp_path / "tuned")
+    moved = {name for name, tensor in before.items() if not torch.equal(tensor, tuned[name])}
+    assert moved and all(name.startswith(("dynamics.", "probe.")) for name in moved)
+    capsys.readouterr()
+    save_dataset(smooth(), tmp_path / "other.nc")
+    for data, setting, said in (
+        ("other.nc", "training.seed=0", "fields"),
+        ("data.nc", "field.degree=3", "sizes of the field"),
+        ("data.nc", "dynamics.hidden=8", "sizes of the dynamics"),
+    ):
+        refused = [*words[:1], str(tmp_path / data), "-o", str(tmp_path / "no"), *words[4:], "--set", setting]
+        assert cli.main(refused) == 2 and not (tmp_path / "no").exists()
+        err = capsys.readouterr().err
+        assert said in err and len(err.splitlines()) == 2 and "Traceback" not in err
+    closed = ["--init-from", "diffusion-plane", "--geometry", "plane"]
+    assert cli.main(["train", str(tmp_path / "data.nc"), "-o", str(tmp_path / "no"), *closed]) == 2
+
+
+def test_a_fine_tuning_is_resumed_from_where_it_stands(
+    shared: Path, coarse: xr.Dataset, tiny: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (tmp_path / "whole", tmp_path / "cut"):
+        progress = run.begin(folder, coarse, TORUS, tiny, {}, str(shared / "tiny"))
+        going = run.go(progress, run.trajectories(coarse, progress.model), folder, 0)
+        if folder.name == "cut":
+            next(going), going.close()
+        list(going)
+    train(tmp_path / "cut", coarse, tiny)
+    assert equal(tensors(tmp_path / "whole"), tensors(tmp_path / "cut"))
+
+
+def test_a_training_that_begins_to_diverge_is_told_once_and_keeps_the_last_good_model(
+    coarse: xr.Dataset, tiny: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_SAVE_EVERY", 0.0)
+    good = run.train
+    kept: list[dict[str, Tensor]] = []
+
+    def wild(progress: Progress, data: Trajectories) -> Iterator[Report]:
+        yield from good(progress, data)
+        for step in range(80):
+            if step == 41:
+                kept.append(tensors(tmp_path))
+            if step > 40:
+                with torch.no_grad():
+                    progress.average["dynamics.context_head.weight"].add_(1.0)
+            yield Report("joint", 10 + step, 90, 1.0 if step < 40 else 31.0 + step, 1)
+
+    monkeypatch.setattr(run, "train", wild)
+    with pytest.warns(TrustWarning) as told, pytest.raises(DivergedError, match="joint"):
+        train(tmp_path, coarse, tiny)
+    [warning] = [w for w in told if w.category is TrustWarning]
+    cause, cure = str(warning.message).split("\n")
+    assert "30 times" in cause and "diverges" in cause and f"--init-from {tmp_path}" in cure
+    assert equal(kept[0], tensors(tmp_path))
+
+
+def test_a_loss_that_jumps_for_a_few_steps_is_no_divergence(tmp_path: Path) -> None:
+    watch = run._Watch(tmp_path)
+    for step in range(200):
+        watch.see(Report("dynamics", step, 200, 100.0 if step % 20 < 9 and step > 50 else 1.0, 1))
+    watch.finish()
+    assert not watch.warned

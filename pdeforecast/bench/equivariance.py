@@ -13,11 +13,16 @@ fields, their encoding. The first is what the encoder adds, which starts from a 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 import xarray as xr
 from torch import Tensor
 
+from pdeforecast.bench.methods import Method
+from pdeforecast.bench.pictures import by_lead_time, picture, save
+from pdeforecast.bench.study import Study, forecaster_of, leads_of, state_of
+from pdeforecast.bench.table import Case, Row, curve, groups, markdown, spread
 from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.latents import Latents
@@ -25,6 +30,60 @@ from pdeforecast.trajectory import samples
 
 Move = Callable[[Tensor], Tensor]
 """What is done to points."""
+
+MOTIONS = 4
+FRAMES = (0, 1, 5, 10, -1)
+"""Of the truth, whose lead times are asked for."""
+PARTS = {"whole pipeline": "pipeline_by_lead", "from the latents": "latents_by_lead"}
+
+
+def cases(study: Study) -> list[Case]:
+    """One for every model and seed."""
+
+    def measure(method: Method, seed: int) -> list[Row]:
+        model, truth = forecaster_of(method), study.truth(seed)
+        known = leads_of(truth)
+        leads = sorted({known[i] for i in FRAMES if i < len(known)})
+        draw = torch.Generator().manual_seed(seed)
+        motions = GEOMETRIES[model.geometry.domain].random_motion(MOTIONS, draw)
+        found = equivariance(model, state_of(truth), leads, motions)
+        row: Row = {"motions": MOTIONS, "lead_times": tuple(leads)}
+        return [{**row, "pipeline_by_lead": found.pipeline, "latents_by_lead": found.latents}]
+
+    return study.cases(measure)
+
+
+def page(rows: Sequence[Row]) -> str:
+    """A table for each equation: a line for each model and part, a column for each lead time."""
+    pages = []
+    for group in groups(rows, ("equation", "lead_times")):
+        names = [f"lead {lead:g}" for lead in curve(group[0], "lead_times")]
+        lines: list[Row] = []
+        for own in groups(group, ("method",)):
+            for part, column in PARTS.items():
+                values = zip(*(curve(row, column) for row in own), strict=True)
+                shown = dict(zip(names, map(spread, values), strict=True))
+                lines.append({"method": own[0]["method"], "relative_L2": part, **shown})
+        pages.append(markdown(lines, ["method", "relative_L2", *names]))
+    return "\n\n".join(pages)
+
+
+def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Both parts against lead time, a picture for each equation."""
+    made = []
+    for group in groups(rows, ("equation",)):
+        parts = [
+            {**row, "error_by_lead": row[column], "label": f"{row['method']}, {part}"}
+            for row in group
+            for part, column in PARTS.items()
+        ]
+        title = "relative $L_2$, moved against forecast of the moved"
+        figure = by_lead_time(parts, "error_by_lead", "label", title)
+        if figure is not None:
+            path = picture(folder, "equivariance", group[0]["equation"], "all")
+            save(figure, path)
+            made.append(path)
+    return made
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Convection(PDE):
     start: float = 3.0
     frames: int = 14
     interval: float = 0.2
-    step: float = 0.1
+    step: float = 0.2
 
     name = "convection"
     geometry = "ball"

@@ -16,6 +16,7 @@ reversed (y, x · latitude, longitude · radius, latitude, longitude). Nothing h
 from pdeforecast.trajectory.checks import check, faults
 from pdeforecast.trajectory.files import check_target, open_dataset, save_dataset, state_hash
 from pdeforecast.trajectory.layout import (
+    TIMES,
     axes_of,
     default_axes,
     geometry_of,
@@ -26,18 +27,32 @@ from pdeforecast.trajectory.layout import (
     times_of,
 )
 from pdeforecast.trajectory.matching import SAME_TIME, Matched, match
+from pdeforecast.trajectory.output import check_output, write
+from pdeforecast.trajectory.stations import read_stations
 from pdeforecast.trajectory.streaming import StreamedValues, stream
-from pdeforecast.trajectory.tensors import Samples, measure, samples, to_dataset, trajectory_values
+from pdeforecast.trajectory.tensors import (
+    Samples,
+    measure,
+    observations,
+    samples,
+    to_dataset,
+    trajectory_values,
+)
+from pdeforecast.trajectory.units import converted, factors, unit_of
 
 __all__ = [
     "SAME_TIME",
+    "TIMES",
     "Matched",
     "Samples",
     "StreamedValues",
     "axes_of",
     "check",
+    "check_output",
     "check_target",
+    "converted",
     "default_axes",
+    "factors",
     "faults",
     "geometry_of",
     "grid_dims",
@@ -46,7 +61,9 @@ __all__ = [
     "loose_points",
     "match",
     "measure",
+    "observations",
     "open_dataset",
+    "read_stations",
     "samples",
     "save_dataset",
     "state_hash",
@@ -54,4 +71,6 @@ __all__ = [
     "times_of",
     "to_dataset",
     "trajectory_values",
+    "unit_of",
+    "write",
 ]

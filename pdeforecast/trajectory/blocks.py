@@ -1,7 +1,7 @@
 """Arrays larger than memory, a block at a time."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import xarray as xr
 from numpy.typing import NDArray
@@ -12,13 +12,16 @@ BLOCK = 2**24
 """Bytes of a block."""
 
 
-def blocks(array: xr.Variable, limit: int = BLOCK) -> Iterator[tuple[dict[str, slice], NDArray]]:
-    """Where each block lies along sample and time, and its values, in the order of the samples.
+def blocks(
+    array: xr.Variable, limit: int = BLOCK, *, split: Sequence[str] = ("sample", *TIMES)
+) -> Iterator[tuple[dict[str, slice], NDArray]]:
+    """Where each block lies along the dimensions `split`, and its values, in their order.
 
-    A block holds whole samples; where one is larger than `limit` bytes, some of its frames.
+    The first of them is cut until a block holds no more than `limit` bytes, then the next: by default a
+    block holds whole samples, or, where one is larger, some of its frames.
     """
     steps, left = {}, array.nbytes
-    for dim in ("sample", *TIMES):
+    for dim in split:
         if dim in array.dims:
             part = max(1, left // array.sizes[dim])
             steps[dim] = min(array.sizes[dim], max(1, limit // part))

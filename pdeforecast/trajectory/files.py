@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pdeforecast.errors import DataError, UsageError, nearest
 from pdeforecast.trajectory.blocks import BLOCK, blocks
+from pdeforecast.trajectory.layout import TIMES
 
 ENGINE: Literal["h5netcdf"] = "h5netcdf"
 
@@ -51,11 +52,15 @@ def save_dataset(
     path: str | os.PathLike[str],
     overwrite: bool = False,
     progress: Written | None = None,
+    split: Sequence[str] = ("sample", *TIMES),
 ) -> None:
     """Write `ds` as NetCDF4: its data in float32, its coordinates and attributes as they are.
 
     Variables that are read lazily are never whole in memory. The file is written beside its place,
     flushed to disk and renamed, so that `path` never holds half a Dataset.
+
+    Args:
+        split: the dimensions along which large variables are cut into blocks, as `blocks` does.
 
     Raises:
         UsageError: if `path` exists and may not be overwritten, or its folder is missing.
@@ -69,7 +74,7 @@ def save_dataset(
     try:
         encoding = {name: {"dtype": "float32"} for name in floats if name not in large}
         ds.drop_vars(large).to_netcdf(beside, engine=ENGINE, encoding=encoding)
-        _append(ds[large], beside, progress)
+        _append(ds[large], beside, progress, split)
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(beside, 0o666 & ~_umask())
@@ -80,10 +85,9 @@ def save_dataset(
         raise
 
 
-def _append(ds: xr.Dataset, path: str, progress: Written | None) -> None:
+def _append(ds: xr.Dataset, path: str, progress: Written | None, split: Sequence[str]) -> None:
     """Adds the data of `ds` to a file that holds its coordinates, a block at a time."""
-    done, total = 0, sum(ds[name].nbytes for name in ds.data_vars)
-    if not total:
+    if not ds.data_vars:
         return
     with h5netcdf.File(path, "a") as file:
         for name, array in ds.data_vars.items():
@@ -92,8 +96,22 @@ def _append(ds: xr.Dataset, path: str, progress: Written | None) -> None:
                     file.dimensions[dim] = size
             made = file.create_variable(str(name), array.dims, dtype="<f4", fillvalue=np.float32(np.nan))
             made.attrs.update(array.attrs)
-            for where, values in blocks(array.variable):
-                made[tuple(where.get(str(dim), slice(None)) for dim in array.dims)] = values
+        for name, where, values in each_block(ds, progress, split):
+            file[name][where] = values
+
+
+def each_block(
+    ds: xr.Dataset, progress: Written | None, split: Sequence[str]
+) -> Iterator[tuple[str, tuple[slice, ...], NDArray[Any]]]:
+    """Name, place and values of each block; fields of one shape take turns, for they are made together."""
+    done, total = 0, sum(ds[name].nbytes for name in ds.data_vars)
+    shapes: dict[Any, list[Any]] = {}
+    for name, array in ds.data_vars.items():
+        shapes.setdefault((array.dims, array.shape, array.dtype), []).append(name)
+    for (dims, *_), names in shapes.items():
+        for parts in zip(*(blocks(ds[name].variable, split=split) for name in names), strict=True):
+            for name, (where, values) in zip(names, parts, strict=True):
+                yield str(name), tuple(where.get(str(dim), slice(None)) for dim in dims), values
                 done += values.nbytes
                 if progress is not None:
                     progress(done, total)

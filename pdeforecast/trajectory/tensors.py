@@ -57,8 +57,29 @@ def samples(
     """
     frame = ds.isel({name: time_index or 0 for name in TIMES if name in ds.dims}, drop=True)
     check(frame, geometry, variables)
-    points, values = _tensors(frame, geometry, list(variables))
-    variance = _variance(frame, geometry, list(variables), values[:, 0])
+    return _seen(frame, geometry, list(variables))
+
+
+def observations(
+    ds: xr.Dataset, geometry: Geometry, variables: Mapping[str, str]
+) -> list[tuple[float, Samples]]:
+    """All times of `ds` in their order, each with what was observed then, which may be nothing.
+
+    Raises:
+        DataError: as `check` does.
+    """
+    check(ds, geometry, variables)
+    times = times_of(ds)
+    found = []
+    for i in sorted(range(len(times)), key=times.__getitem__):
+        frame = ds.isel({name: i for name in TIMES if name in ds.dims}, drop=True)
+        found.append((times[i], _seen(frame, geometry, list(variables))))
+    return found
+
+
+def _seen(frame: xr.Dataset, geometry: Geometry, names: Sequence[str]) -> Samples:
+    points, values = _tensors(frame, geometry, names)
+    variance = _variance(frame, geometry, names, values[:, 0])
     return Samples(points, values[:, 0], variance, measure(frame, geometry))
 
 

@@ -49,24 +49,52 @@ def maps(figure: Figure) -> list:
 def test_a_column_for_a_few_lead_times_and_a_row_for_each_field(leads: int, columns: int) -> None:
     forecast, truth = pair(leads)
     assert len(maps(plot.forecast(forecast))) == columns
-    assert len(plot.forecast(forecast).axes) == columns + 1
+    assert len(plot.forecast(forecast).axes) == columns + 1 + 1
     assert len(maps(plot.forecast(forecast, truth))) == 3 * columns
-    assert len(plot.forecast(forecast, truth).axes) == 3 * columns + 2 + 1
+    assert len(plot.forecast(forecast, truth).axes) == 3 * columns + 2 + 2
+
+
+def words(figure: Figure) -> list[str]:
+    """All that is written beside and between panels."""
+    return [text.get_text() for text in figure.texts]
 
 
 def test_the_first_and_the_last_lead_time_are_shown_with_their_unit_in_any_order() -> None:
     forecast, truth = pair()
-    titles = [axes.get_title() for axes in plot.forecast(forecast.isel(lead_time=[4, 0, 2]), truth).axes[:3]]
-    assert titles == ["lead time 0 hours", "lead time 2 hours", "lead time 4 hours"]
-    labels = [axes.get_ylabel() for axes in plot.forecast(forecast, truth).axes]
-    assert "vorticity (s-1)" in labels and "y" in labels
+    said = words(plot.forecast(forecast.isel(lead_time=[4, 0, 2]), truth))
+    moments = [text for text in said if text.startswith("lead time")]
+    assert moments == ["lead time 0 hours", "lead time 2 hours", "lead time 4 hours"]
+    assert [text for text in said if text in ("truth", "forecast", "error")] == ["truth", "forecast", "error"]
+
+
+def test_lead_times_that_are_asked_for_are_shown() -> None:
+    forecast, truth = pair()
+    said = words(plot.forecast(forecast, truth, lead_times=[6, 1]))
+    assert [text for text in said if text.startswith("lead")] == ["lead time 6 hours", "lead time 1 hours"]
+    with pytest.raises(UsageError, match=r"came 1\.5\.\nType lead_time=1"):
+        plot.forecast(forecast, truth, lead_times=[1.5])
+
+
+def test_every_axis_has_its_unit() -> None:
+    figure = plot.forecast(*pair())
+    labels = {label for axes in figure.axes for label in (axes.get_xlabel(), axes.get_ylabel()) if label}
+    assert labels == {
+        "x (–)",
+        "y (–)",
+        "vorticity (s⁻¹)",
+        "error (s⁻¹)",
+        "lead time (hours)",
+        "relative $L_2$ error (–)",
+        "wave number (waves per period), at lead time 6 hours",
+        "power (s⁻²)",
+    }
 
 
 def test_images_hold_the_fields_of_the_sample_and_errors_their_difference() -> None:
     forecast, truth = pair(2)
     images = [np.asarray(image.get_array()) for image in maps(plot.forecast(forecast, truth, sample=2))]
     f, t = forecast["vorticity"].values[2], truth["vorticity"].values[2]
-    for image, field in zip(images, [*f, *t, *(f - t)], strict=True):
+    for image, field in zip(images, [*t, *f, *(f - t)], strict=True):
         np.testing.assert_allclose(image, field, atol=1e-12)
 
 
@@ -100,11 +128,12 @@ def test_loose_points_are_dots_in_their_places() -> None:
         plot.forecast(sensors, truth),
         plot.forecast(forecast, loose(truth)),
     ):
-        dots = maps(figure)[0]
+        drawn = maps(figure)
+        dots = drawn[2 * (len(drawn) > 2)]  # the forecast comes after the truth, if there is one
         assert isinstance(dots, PathCollection)
-        drawn = np.column_stack([dots.get_offsets(), dots.get_array()])
+        shown = np.column_stack([dots.get_offsets(), dots.get_array()])
         held = np.column_stack([sensors["x"], sensors["y"], sensors["vorticity"].values[0, 0]])
-        np.testing.assert_allclose(drawn[np.lexsort(drawn.T)], held[np.lexsort(held.T)], atol=1e-12)
+        np.testing.assert_allclose(shown[np.lexsort(shown.T)], held[np.lexsort(held.T)], atol=1e-12)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -118,7 +147,7 @@ def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:
     forecast, truth = pair(2)
     gaps = truth.where(truth["x"] < 0.5)
     figure = plot.forecast(forecast, gaps)
-    left_out = [np.ma.getmaskarray(image.get_array()) for image in maps(figure)[2:]]
+    left_out = [np.ma.getmaskarray(image.get_array()) for image in (*maps(figure)[:2], *maps(figure)[4:])]
     assert all(mask[:, 3:].all() and not mask[:, :3].any() for mask in left_out)
     plot.save(figure, tmp_path / "gaps.png")
 
@@ -127,7 +156,8 @@ def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:
 
 
 def lines(figure: Figure) -> dict[str, np.ndarray]:
-    drawn = [line for axes in figure.axes for line in axes.lines]
+    axes = next(axes for axes in figure.axes if "relative" in axes.get_ylabel())
+    drawn = axes.lines
     return {str(line.get_label()): np.asarray(line.get_ydata()) for line in drawn}
 
 

@@ -1,0 +1,65 @@
+"""Measure on validation states which misfit is usual for a shipped model, and write it into its card.
+
+    python benchmarks/calibrate.py navier-stokes --samples 96
+
+States are generated (split `validation`) by the equation of the training data, or read with `--states`.
+The model is not trained again: weights stay, the card gains `familiarity` and `measured_horizon`.
+"""
+
+import argparse
+from pathlib import Path
+
+import xarray as xr
+
+import pdeforecast as pf
+from pdeforecast import generation
+from pdeforecast.bench.study import Model, Study
+from pdeforecast.calibration import calibrate
+from pdeforecast.trajectory import open_dataset
+from pdeforecast.trust import Familiarity
+
+SOURCE = "validation states"
+UNNOTICED = ", and nothing tells it."
+
+
+def main() -> None:
+    """Calibrate one shipped model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("name", choices=pf.shipped())
+    parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--states", type=Path, help="trajectories from the distribution of the training data")
+    options = parser.parse_args()
+    path, model = pf.shipped()[options.name], pf.load(options.name)
+    ds = (
+        validation(model, options.samples, options.seed)
+        if options.states is None
+        else open_dataset(options.states)
+    )
+    found = calibrate(model, ds, SOURCE)
+    model.card.setdefault("measured_horizon", model.card["equivariance"]["lead_times"][-1])
+    pf.save(model, path)
+    page = path.with_suffix(".md")
+    lines = page.read_text().splitlines()
+    kept = [line.replace(UNNOTICED, ".") for line in lines if not line.startswith("- It warns of states")]
+    page.write_text("\n".join([*kept, f"- {limit(found)}", ""]))
+    print(limit(found))
+
+
+def validation(model: pf.Forecaster, samples: int, seed: int) -> xr.Dataset:
+    """Newly generated states of the equation that the model has learned, over its trained horizon."""
+    pde = Study([Model("model", model)], Path()).pde(frames=10)
+    made = list(generation.generate(pde, samples, seed, "validation"))
+    return generation.assemble(pde, made, seed, "validation")
+
+
+def limit(found: Familiarity) -> str:
+    """A line of the card."""
+    return (
+        f"It warns of states unlike the training data (and of 1 in {1 / found.false_alarms:.0f} others), "
+        f"from {found.observations[0]} observed values on: calibrated on {found.states} {found.source}."
+    )
+
+
+if __name__ == "__main__":
+    main()

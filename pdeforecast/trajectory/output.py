@@ -1,0 +1,141 @@
+"""Forecasts as files, a block at a time: NetCDF, Zarr, or a table, by the suffix of the path."""
+
+import contextlib
+import csv
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from pdeforecast.errors import UsageError
+from pdeforecast.trajectory.blocks import BLOCK, blocks
+from pdeforecast.trajectory.files import Written, check_target, each_block, save_dataset
+from pdeforecast.trajectory.layout import TIMES
+
+
+def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Ask whether `write` can write there, before the work that fills it.
+
+    Raises:
+        UsageError: if `path` exists and may not be overwritten, its folder is missing, or it is to be Zarr
+            and there is no zarr.
+    """
+    check_target(path, overwrite)
+    if Path(path).suffix == ".zarr" and find_spec("zarr") is None:
+        raise UsageError(
+            f"expected the package zarr, to write {path}; it is not installed.",
+            "Type `pip install 'pdeforecast[zarr]'`, or write NetCDF: `-o OUT.nc`.",
+        )
+
+
+def write(
+    ds: xr.Dataset, path: str | os.PathLike[str], overwrite: bool = False, progress: Written | None = None
+) -> None:
+    """Write a forecast: `.csv` is a table with a row per point, `.zarr` Zarr, anything else NetCDF4.
+
+    What `ds` makes when it is asked for is never whole in memory. As many lead times of a place as fit are
+    asked for together. The file stands in its place when it is whole.
+
+    Raises:
+        UsageError: as `check_output` does.
+    """
+    path = Path(path)
+    check_output(path, overwrite)
+    dims = [str(dim) for dim in ds.dims]
+    split = [*(dim for dim in dims if dim not in ("sample", *TIMES)), *TIMES, "sample"]
+    split = [dim for dim in split if dim in dims]
+    if path.suffix not in (".csv", ".zarr"):
+        save_dataset(ds, path, overwrite, progress, split)
+        return
+    with _replacing(path) as beside:
+        if path.suffix == ".csv":
+            _table(ds, beside, progress)
+        else:
+            _zarr(ds, beside, progress, split)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path`, which takes its place if all goes well and is gone otherwise."""
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    try:
+        made = folder / path.name
+        yield made
+        if path.is_dir():
+            os.rename(path, folder / "old")
+        os.replace(made, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _table(ds: xr.Dataset, path: Path, progress: Written | None) -> None:
+    """A row per sample, time and point; the header says units other than 1."""
+    names = list(ds.data_vars)
+    dims = ds[names[0]].dims
+    loose = [str(name) for name in ds.coords if ds[name].dims == ("point",)]
+    keys = [str(dim) for dim in dims if dim != "point"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow([_headed(ds, name) for name in (*keys, *loose, *map(str, names))])
+        labels = {str(dim): _labels(ds, str(dim)) for dim in dims}
+        where_of = {name: ds[name].values for name in loose}
+        done, total = 0, sum(ds[name].nbytes for name in names)
+        split = [str(dim) for dim in dims]
+        limit = BLOCK // 16  # as text and as Python's numbers a block is larger
+        for parts in zip(*(blocks(ds[name].variable, limit, split=split) for name in names), strict=True):
+            where = parts[0][0]
+            values = [block for _, block in parts]
+            starts = [where.get(dim, slice(0)).start or 0 for dim in split]
+            for index in np.ndindex(values[0].shape):
+                at = {dim: i + start for dim, i, start in zip(split, index, starts, strict=True)}
+                row: list[Any] = [labels[key][at[key]] for key in keys]
+                row += [repr(float(where_of[name][at["point"]])) for name in loose]
+                table.writerow([*row, *(f"{block[index]:.8g}" for block in values)])
+            done += sum(block.nbytes for block in values)
+            if progress is not None:
+                progress(done, total)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _headed(ds: xr.Dataset, name: str) -> str:
+    unit = str(ds[name].attrs.get("units", "1")) if name in ds.variables else "1"
+    return name if unit == "1" else f"{name} [{unit}]"
+
+
+def _labels(ds: xr.Dataset, dim: str) -> list[str]:
+    if dim not in ds.coords:
+        return [str(i) for i in range(ds.sizes[dim])]
+    return [str(label) for label in ds[dim].values.tolist()]
+
+
+def _zarr(ds: xr.Dataset, path: Path, progress: Written | None, split: list[str]) -> None:
+    """Coordinates and attributes by xarray, then the fields a block at a time, a block being a few chunks."""
+    import zarr
+
+    names = list(ds.data_vars)
+    ds.drop_vars(names).to_zarr(path, consolidated=False)
+    group, fields = zarr.open_group(path, mode="a"), {}
+    for name in names:
+        array = ds[name]
+        _, first = next(
+            blocks(xr.Variable(array.dims, np.broadcast_to(np.float32(0), array.shape)), split=split)
+        )
+        made = fields[str(name)] = group.create_array(
+            str(name),
+            shape=array.shape,
+            chunks=first.shape,
+            dtype="float32",
+            fill_value=np.nan,
+            dimension_names=[str(dim) for dim in array.dims],
+        )
+        made.attrs.update(array.attrs)
+    for name, where, values in each_block(ds, progress, split):
+        fields[name][where] = values
+    zarr.consolidate_metadata(group.store)

@@ -1,0 +1,144 @@
+"""A forecast says when it is asked for more than the model can give, and only then."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from pdeforecast import checkpoint, cli, generation
+from pdeforecast.calibration import calibrate
+from pdeforecast.forecaster import Forecaster
+from pdeforecast.pdes import NavierStokes
+from pdeforecast.trajectory import open_dataset, save_dataset
+from pdeforecast.trust import CARD, Familiarity, TrustWarning, doubts, misfit
+
+FIT = torch.tensor([1.0]), torch.tensor([100])
+
+
+@pytest.mark.parametrize("count", [5, 40, 144])
+def test_the_misfit_is_the_energy_under_the_prior(model: Forecaster, count: int) -> None:
+    """(y − f₀)ᵀ (A S Aᵀ + R)⁻¹ (y − f₀) / M, with dense matrices, gaps, variances and measures."""
+    draw = torch.Generator().manual_seed(count)
+    encoder = model.encoder
+    points = model.geometry.random_points(count, draw)
+    values = torch.randn(2, count, 1, generator=draw, dtype=torch.float64)
+    values[1, ::3] = torch.nan
+    variance = 0.1 * torch.rand(2, count, 1, generator=draw, dtype=torch.float64)
+    measure = 0.5 + torch.rand(count, generator=draw, dtype=torch.float64)
+    inputs = points, values, variance, measure
+    score, seen = misfit(encoder, encoder(*inputs), *inputs)
+    design = encoder.field.design(points, encoder.poses, encoder.windows).to_dense()
+    factor = encoder.prior_factor(0)
+    start = design @ encoder.initial[0, encoder.orbit].flatten()
+    for i in range(2):
+        known = ~values[i, :, 0].isnan()
+        error = encoder.noise / measure + variance[i, :, 0]
+        shown = design[known] @ factor
+        full = shown @ shown.T + error[known].diag()
+        left = values[i, known, 0] - start[known]
+        energy = left @ torch.linalg.solve(full, left) / known.sum()
+        assert seen[i] == known.sum() and float(score[i]) == pytest.approx(float(energy), rel=1e-6)
+
+
+def test_limits_between_and_beyond_the_measured_counts() -> None:
+    known = Familiarity([10, 100], [2.0, 8.0], 1e-3, 9, "mine")
+    assert [known.limit(n) for n in (10, 100, 10**6)] == pytest.approx([2, 8, 8])
+    assert known.limit(round(10**1.5)) == pytest.approx(4, rel=0.02)
+    assert known.limit(9) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("card", "last", "warned", "noted"),
+    [
+        ({}, 1e9, None, None),
+        ({"horizon": 9.0}, 9.0, None, None),
+        ({"horizon": 9.0}, 10.0, "trained; came 10 hours, 1 beyond", None),
+        ({"horizon": 9.0, "measured_horizon": 19.0}, 19.0, None, "trained to lead time 9 hours"),
+        ({"horizon": 9.0, "measured_horizon": 19.0}, 25.0, "up to 19 hours", None),
+    ],
+)
+def test_lead_times(card: dict[str, float], last: float, warned: str | None, noted: str | None) -> None:
+    said = doubts(card, [0.0, last], "hours", FIT)
+    assert len(said.warnings) == (warned is not None) and len(said.notes) == (noted is not None)
+    for text, found in ((warned, said.warnings), (noted, said.notes)):
+        assert text is None or (
+            text in found[0] and len(found[0].split("\n")) == (2 if text == warned else 1)
+        )
+    assert ("warnings" in said.attrs(), "notes" in said.attrs()) == (warned is not None, noted is not None)
+
+
+def fields(flow: xr.Dataset, shift: int) -> xr.Dataset:
+    """Many familiar states, by moving those that are known."""
+    return xr.concat([flow[["vorticity"]].roll(x=i, y=2 * i) for i in range(shift)], "sample")
+
+
+def test_it_fires_on_rough_states_and_not_on_familiar_ones(
+    model: Forecaster, flow: xr.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = calibrate(model, fields(flow, 20), "moved states")
+    assert model.card[CARD]["states"] == found.states == 240
+    assert found.observations == sorted(found.observations) and found.observations[-1] == 32 * 32
+    state = flow.isel(time=1, drop=True)
+    noise = np.random.default_rng(0).normal(size=state.vorticity.shape)
+    rough = state.assign(vorticity=state.vorticity + 0.5 * float(state.vorticity.std()) * noise)
+    for share in (1.0, 0.1, 0.05):
+        keep = np.random.default_rng(1).random((32, 32)) < share
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", TrustWarning)
+            seen = model.forecast(state.assign(vorticity=state.vorticity.where(keep)), [0, 1], like=state)
+        assert "warnings" not in seen.attrs
+        with pytest.warns(TrustWarning, match="3 of 3") as caught:
+            told = model.forecast(rough.assign(vorticity=rough.vorticity.where(keep)), [0, 1], like=state)
+        assert told.attrs["warnings"] == str(caught[0].message) and caught[0].filename == __file__
+    checkpoint.save(model, tmp_path / "mine.safetensors")
+    save_dataset(rough, tmp_path / "rough.nc")
+    words = [
+        "forecast",
+        str(tmp_path / "mine.safetensors"),
+        str(tmp_path / "rough.nc"),
+        "--lead-time",
+        "0,99",
+    ]
+    assert cli.main([*words, "-o", str(tmp_path / "out.nc")]) == 0
+    err = capsys.readouterr().err
+    assert (
+        err.count("warning: ") == 2 and len(err.splitlines()) == 4 and "99" in err and "Traceback" not in err
+    )
+    assert err.replace("warning: ", "").strip() == open_dataset(tmp_path / "out.nc").attrs["warnings"]
+
+
+def test_a_trained_run_is_calibrated(model: Forecaster) -> None:
+    known = model.card[CARD]
+    assert known["source"] == "training states" and known["observations"] == sorted(known["observations"])
+
+
+def test_shipped_models_are_calibrated() -> None:
+    for name in checkpoint.shipped():
+        card = checkpoint.load(name).card
+        assert card[CARD]["source"] == "validation states" and card["measured_horizon"] > card["horizon"]
+
+
+def test_another_viscosity_is_told_and_unseen_states_are_not() -> None:
+    """With a short spin-up, so that it is quick: the same random fields, stirred by a thinner fluid."""
+    model = checkpoint.load("navier-stokes")
+    normal = states(NavierStokes(frames=1), 2)
+    thin = states(NavierStokes(frames=1, viscosity=1e-4, spin_up=6.0, solver_resolution=64), 2)
+    for share in (1.0, 0.1, 0.05):
+        assert not told(model, normal, share)
+        assert told(model, thin, share)
+
+
+def states(pde: NavierStokes, count: int) -> xr.Dataset:
+    made = list(generation.generate(pde, count, 21, "test"))
+    return generation.assemble(pde, made, 21, "test").isel(time=0)
+
+
+def told(model: Forecaster, state: xr.Dataset, share: float) -> bool:
+    keep = np.random.default_rng(2).random((64, 64)) < share
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustWarning)
+        seen = model.forecast(state.assign(vorticity=state.vorticity.where(keep)), [0.0], like=state)
+    return "warnings" in seen.attrs
