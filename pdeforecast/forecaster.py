@@ -104,8 +104,7 @@ class Forecaster(nn.Module):
             return self
         if isinstance(self.encoder, PreconditionedSGD):
             self.dynamics.visible = self.encoder.visible().to(self.mean)
-        if self.linear is not None:
-            assert isinstance(self.encoder, PrincipalSGD)
+        if isinstance(self.encoder, PrincipalSGD) and self.linear is not None and self.encoder.modes.any():
             self._reading = self.encoder.reading()
             modal = self.encoder.modes, self._reading, self.encoder.centre.flatten()
             generator = self.linear.generator[:-1]

@@ -199,7 +199,7 @@ def typed(path: Path) -> int:
     return subprocess.Popen([sys.executable, "-m", "pdeforecast", *words], stderr=subprocess.DEVNULL).pid
 
 
-def killed_and_finished(folder: Path, begin: Callable[[Path], int], rounds: int) -> int:
+def killed_and_finished(folder: Path, begin: Callable[[Path], int], rounds: int, longest: float = 0.5) -> int:
     """Kills `begin` at random moments, then lets it end; the number of kills that left some samples."""
     path, chance, useful = folder / "cut.nc", random.Random(rounds), 0
     log = partial_of(path) / "done"
@@ -207,7 +207,7 @@ def killed_and_finished(folder: Path, begin: Callable[[Path], int], rounds: int)
         process, end = begin(path), time.monotonic() + 60
         while not log.exists() and not path.exists() and time.monotonic() < end:
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.5))
+        time.sleep(chance.uniform(0, longest))
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         if path.exists():
@@ -230,9 +230,11 @@ def test_kills_change_no_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("begin", "rounds"), [(forked, 50), (typed, 6)])
-def test_more_kills_change_no_byte(tmp_path: Path, begin: Callable[[Path], int], rounds: int) -> None:
-    assert killed_and_finished(tmp_path, begin, rounds) > 0
+@pytest.mark.parametrize(("begin", "rounds", "longest"), [(forked, 50, 0.5), (typed, 6, 5.0)])
+def test_more_kills_change_no_byte(
+    tmp_path: Path, begin: Callable[[Path], int], rounds: int, longest: float
+) -> None:
+    assert killed_and_finished(tmp_path, begin, rounds, longest) > 0
 
 
 # --- parameters and recipes ----------------------------------------------------------------------

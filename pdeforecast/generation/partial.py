@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from pdeforecast.errors import UsageError
 from pdeforecast.generation.samples import Trajectory
+from pdeforecast.trajectory import save_dataset
 
 
 class Partial:
@@ -37,6 +39,7 @@ class Partial:
     """
 
     def __init__(self, target: Path, stream: Mapping[str, Any], record: np.dtype) -> None:
+        self._target = target
         self.folder = target.with_name(f"{target.name}.partial")
         self._stream = json.dumps(stream, sort_keys=True)
         self._record = record
@@ -66,8 +69,7 @@ class Partial:
             beside = path.with_suffix(".new")
             beside.write_text(self._stream)
             os.replace(beside, path)
-        elif path.read_text() != self._stream:
-            changed = _differences(json.loads(path.read_text()), json.loads(self._stream))
+        elif changed := _differences(json.loads(path.read_text()), json.loads(self._stream)):
             raise UsageError(
                 f"{self.folder} holds samples of another command: {changed}.",
                 f"Type that command to go on with it, or drop it: `rm -r {self.folder}`.",
@@ -108,6 +110,13 @@ class Partial:
         """The values (S, T, *grid, V), on disk until they are looked at, and the statics of sample 0."""
         records = np.memmap(self.folder / "values", dtype=self._record, mode="r", shape=(samples,))
         return records["values"], {name: records[name][0] for name in statics}
+
+    def finish(self, ds: xr.Dataset) -> None:
+        """The target holds `ds`, and the folder is gone; a kill leaves strays in the folder alone."""
+        beside = self.folder / self._target.name
+        save_dataset(ds, beside, overwrite=True)
+        os.replace(beside, self._target)
+        self.remove()
 
     def remove(self) -> None:
         """The folder and all that it holds."""

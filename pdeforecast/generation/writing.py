@@ -14,7 +14,7 @@ from pdeforecast.generation.provenance import stream_of
 from pdeforecast.generation.recipes import Recipe, Split
 from pdeforecast.generation.samples import Progress, dataset_of, generate
 from pdeforecast.pdes import PDE
-from pdeforecast.trajectory import check_target, open_dataset, save_dataset
+from pdeforecast.trajectory import check_target, open_dataset
 
 
 def write(
@@ -142,8 +142,7 @@ def _write(
             # The same command would come to the same end.
             partial.remove()
             raise
-        save_dataset(ds, path, overwrite)
-        partial.remove()
+        partial.finish(ds)
 
 
 def _record(pde: PDE) -> np.dtype:

@@ -14,6 +14,8 @@ CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 GREY = "#8c8c8c"
 UNKNOWN = "0.85"
 """Where nothing is known."""
+_SIGNED = 0.02
+"""A field has a sign if it reaches so far to its other side, in units of its largest size."""
 
 
 def scales(fields: Mapping[str, Sequence[Array]]) -> dict[str, ScalarMappable]:
@@ -30,7 +32,7 @@ def _scale(reference: Array, drawn: Array, diverging: str) -> ScalarMappable:
     """From the range of `reference`; with arrows on the bar if what is drawn exceeds it."""
     reference, drawn = (values[np.isfinite(values)] for values in (reference, drawn))
     low, high = (reference.min(), reference.max()) if reference.size else (0.0, 1.0)
-    signed = low < 0 < high
+    signed = min(-low, high) > _SIGNED * max(-low, high)
     if signed:
         low, high = -max(-low, high), max(-low, high)
     below, above = bool((drawn < low).any()), bool((drawn > high).any())

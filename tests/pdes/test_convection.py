@@ -224,3 +224,20 @@ def test_reference_at_40() -> None:
         assert error <= (1e-4 if time <= 2 else 2e-3 if time <= 4 else 3e-2)
     flow = last(pde, {"temperature": padded}, 3.0)["radial_velocity"]
     assert relative(flow, cartesian(40)[3] * turned(data["u"][0, 2])) <= 1e-3
+
+
+def test_steps_too_long_for_a_fast_flow_are_halved() -> None:
+    """A flow of ten times the usual speed, at a step at which it would be unstable."""
+    pde = Convection(modes=12, resolution=12)
+    axes = pde.coordinates()
+    warm = 1 - axes["radius"][:, None, None] ** 2
+    shape = (12, 12, 24)
+    up = axes["radius"][:, None, None] * (1 - axes["radius"][:, None, None] ** 2)
+    tilt = torch.sin(torch.deg2rad(axes["latitude"]))[:, None]
+    state = {
+        "temperature": warm.expand(shape),
+        "radial_velocity": (3 * up * tilt).expand(shape),
+    }
+    (long,) = replace(pde, step=0.4).solve(state, [0.4])
+    (short,) = replace(pde, step=0.01).solve(state, [0.4])
+    assert float((long["temperature"] - short["temperature"]).norm() / short["temperature"].norm()) < 1e-3
