@@ -181,43 +181,46 @@ def test_a_full_disk_keeps_what_is_whole(tmp_path: Path) -> None:
 LONGER = replace(SMALL, spin_up=3, step=0.01)
 
 
-def forked(path: Path) -> int:
+def forked(path: Path, samples: int) -> int:
     """`write` in a copy of this process, which a signal may end at any moment; its number."""
     child = os.fork()
     if child == 0:
         try:
-            generation.write(LONGER, path, 6)
+            generation.write(LONGER, path, samples)
         finally:
             os._exit(0)
     return child
 
 
-def typed(path: Path) -> int:
+def typed(path: Path, samples: int) -> int:
     """The same by the command line, with processes of its own."""
     size = "--set resolution=16 --set spin_up=3 --set frames=3 --set interval=0.5 --set step=0.01"
-    words = f"generate navier-stokes --samples 6 {size} --jobs 2 -o {path}".split()
+    words = f"generate navier-stokes --samples {samples} {size} --jobs 2 -o {path}".split()
     return subprocess.Popen([sys.executable, "-m", "pdeforecast", *words], stderr=subprocess.DEVNULL).pid
 
 
-def killed_and_finished(folder: Path, begin: Callable[[Path], int], rounds: int, longest: float = 0.5) -> int:
+def killed_and_finished(folder: Path, begin: Callable[[Path, int], int], samples: int, rounds: int) -> int:
     """Kills `begin` at random moments, then lets it end; the number of kills that left some samples."""
     path, chance, useful = folder / "cut.nc", random.Random(rounds), 0
     log = partial_of(path) / "done"
-    for _ in range(rounds):
-        process, end = begin(path), time.monotonic() + 60
-        while not log.exists() and not path.exists() and time.monotonic() < end:
+    for turn in range(rounds):
+        process, end = begin(path, samples), time.monotonic() + 60
+        # Every other kill may come before the first sample.
+        while time.monotonic() < end and not path.exists():
+            if log.exists() and (turn % 2 == 0 or log.stat().st_size):
+                break
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, longest))
+        time.sleep(chance.uniform(0, 0.5))
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         if path.exists():
             with trajectory.open_dataset(path) as ds:
-                assert ds.sizes["sample"] == 6
+                assert ds.sizes["sample"] == samples
             path.unlink()
         elif log.exists() and log.stat().st_size:
             useful += 1
-    generation.write(LONGER, path, 6)
-    expected = generation.assemble(LONGER, list(generation.generate(LONGER, 6)), 0, "train")
+    generation.write(LONGER, path, samples)
+    expected = generation.assemble(LONGER, list(generation.generate(LONGER, samples)), 0, "train")
     with trajectory.open_dataset(path) as ds:
         for name in ("vorticity", "forcing", "state_hash"):
             np.testing.assert_array_equal(ds[name].values, expected[name].values)
@@ -226,15 +229,15 @@ def killed_and_finished(folder: Path, begin: Callable[[Path], int], rounds: int,
 
 
 def test_kills_change_no_byte(tmp_path: Path) -> None:
-    killed_and_finished(tmp_path, forked, 5)
+    killed_and_finished(tmp_path, forked, samples=6, rounds=5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("begin", "rounds", "longest"), [(forked, 50, 0.5), (typed, 6, 5.0)])
+@pytest.mark.parametrize(("begin", "samples", "rounds"), [(forked, 6, 50), (typed, 24, 6)])
 def test_more_kills_change_no_byte(
-    tmp_path: Path, begin: Callable[[Path], int], rounds: int, longest: float
+    tmp_path: Path, begin: Callable[[Path, int], int], samples: int, rounds: int
 ) -> None:
-    assert killed_and_finished(tmp_path, begin, rounds, longest) > 0
+    assert killed_and_finished(tmp_path, begin, samples, rounds) > 0
 
 
 # --- parameters and recipes ----------------------------------------------------------------------
