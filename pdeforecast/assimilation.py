@@ -13,12 +13,18 @@ prior,
 
     w = w₀ + G^(−ᵀ) v,      G Gᵀ = 1 + B₁ᵀ B₁,      B_t = R_t^(−½) A_t L.
 
+What each latent holds for itself beside the modes (`local_prior.py`) stays as the encoder fitted it.
+
 Where the dynamics are linear, w(t) = E_t w + e_t, the minimum is one exact step again: that of all rows
 B_t E_t.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -32,8 +38,12 @@ from pdeforecast.principal import PrincipalSGD
 Carry = Callable[[Latents, int, Sequence[float]], list[Latents]]
 """The latents of one state, and its number, to those at each of several times."""
 Encoder = PreconditionedSGD | PrincipalSGD
+Progress = Callable[[int, int], None]
+"""Hears how many evaluations of J are done, and how many there are at most."""
 
 _ITERATIONS = 80
+_EVALUATIONS = 100
+"""Of J, at most; a last line search may go on a little."""
 _HISTORY = 40
 _FLAT = 1e-2
 """The largest component of ∇J in v at which descent ends."""
@@ -118,6 +128,19 @@ class Prior:
         )
 
 
+_watcher: ContextVar[Progress] = ContextVar("watcher", default=lambda done, total: None)
+
+
+@contextmanager
+def watched(progress: Progress) -> Iterator[None]:
+    """Lets `progress` follow what is fitted in a `with`, however deep inside a forecast."""
+    token = _watcher.set(progress)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
 @torch.no_grad()
 def assimilate(
     encoder: Encoder, carry: Carry, frames: Sequence[Frame], linear: LinearDynamics | None = None
@@ -132,22 +155,35 @@ def assimilate(
     prior = Prior(encoder)
     first = frames[0]
     encoded = encoder(first.points, first.values, first.variance, first.measure)
-    start = prior.coordinates(encoded)
     if len(frames) == 1:
-        return prior.latents(start)
-    fitted = []
+        return encoded
+    start = prior.coordinates(encoded)
+    rest = encoded.contexts.double() - prior.latents(start).contexts
+    noise = encoder.unexplained if isinstance(encoder, PrincipalSGD) else encoder.noise
+    fitted, progress, total = [], _watcher.get(), len(start) * _EVALUATIONS
     for i in range(len(start)):
-        seen = [_seen(frame, i, encoder.noise) for frame in frames]
+        told = partial(_told, progress, i, total)
+        told(0)
+        seen = [_seen(frame, i, noise) for frame in frames]
         if linear is not None:
             fitted.append(_exact(prior, seen, linear))
         else:
-            fitted.append(_descended(prior, seen, start[i : i + 1], i, carry))
-    return prior.latents(torch.cat(fitted))
+            fitted.append(_descended(prior, seen, start[i : i + 1], rest[i : i + 1], i, carry, told))
+    progress(total, total)
+    found = prior.latents(torch.cat(fitted))
+    return replace(found, contexts=found.contexts + rest)
 
 
-def cost(prior: Prior, seen: Sequence[Seen], w: Tensor, sample: int, carry: Carry) -> Tensor:
-    """J(w) of one state, w (1, size)."""
+def _told(progress: Progress, fitted: int, total: int, evaluations: int) -> None:
+    progress(fitted * _EVALUATIONS + min(evaluations, _EVALUATIONS), total)
+
+
+def cost(
+    prior: Prior, seen: Sequence[Seen], w: Tensor, sample: int, carry: Carry, rest: Tensor | float = 0.0
+) -> Tensor:
+    """J(w) of one state, w (1, size), whose latents hold `rest` (1, N, context_dim) beside c₀ + L w."""
     begun = prior.latents(w)
+    begun = replace(begun, contexts=begun.contexts + rest)
     later = carry(begun, sample, [part.time for part in seen[1:]])
     total = 0.5 * w.square().sum()
     for part, state in zip(seen, [begun, *later], strict=True):
@@ -170,8 +206,16 @@ def _seen(frame: Frame, sample: int, noise: Tensor) -> Seen:
     return Seen(frame.time, points[some].double(), values[0].double().nan_to_num()[some], precision[some])
 
 
-def _descended(prior: Prior, seen: Sequence[Seen], start: Tensor, sample: int, carry: Carry) -> Tensor:
-    """The least J from w₀ = `start` (1, size), by L-BFGS in v."""
+def _descended(
+    prior: Prior,
+    seen: Sequence[Seen],
+    start: Tensor,
+    rest: Tensor,
+    sample: int,
+    carry: Carry,
+    told: Callable[[int], None],
+) -> Tensor:
+    """The least J from w₀ = `start` (1, size), by L-BFGS in v; `told` hears how often J was evaluated."""
     rows = (seen[0].precision[..., None] * prior.shown(seen[0].points)).flatten(0, 1)
     gram = torch.linalg.cholesky(rows.T @ rows + torch.eye(prior.size).to(rows))
     v = torch.zeros_like(start, requires_grad=True)
@@ -182,16 +226,20 @@ def _descended(prior: Prior, seen: Sequence[Seen], start: Tensor, sample: int, c
     descent = torch.optim.LBFGS(
         [v],
         max_iter=_ITERATIONS,
+        max_eval=_EVALUATIONS,
         history_size=_HISTORY,
         tolerance_grad=_FLAT,
         tolerance_change=_STILL,
         line_search_fn="strong_wolfe",
     )
 
+    evaluations = count(1)
+
     def closure() -> Tensor:
         with torch.enable_grad():
-            value = cost(prior, seen, w(), sample, carry)
+            value = cost(prior, seen, w(), sample, carry, rest)
             v.grad = torch.autograd.grad(value, v)[0]
+        told(next(evaluations))
         return value.detach()
 
     descent.step(closure)

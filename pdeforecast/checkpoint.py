@@ -9,21 +9,21 @@ must forecast its own probe again, which tells an incompatible version. Nothing 
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 from pdeforecast.config import from_dict, to_dict
 from pdeforecast.errors import CheckpointError, nearest
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.latents import Latents
+from pdeforecast.replacing import replacing
 
 _FORMAT = "pdeforecast/1"
 _PROBE = "probe."
@@ -54,29 +54,39 @@ def write_tensors(
     """A sealed safetensors file, whole or not at all."""
     sealed = {**metadata, _SEAL: _seal(tensors, metadata)}
     with replacing(path) as beside:
-        save_file(dict(tensors), beside, metadata=sealed)
+        # As bytes: on a full disk the library's own writing fails with an error that is no OSError.
+        beside.write_bytes(serialised(dict(tensors), sealed))
 
 
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new file beside `path`, for the time of a `with`; then flushed to disk and renamed to `path`.
+def write_plain(said: Mapping[str, Any], path: Path) -> None:
+    """Plain data as sealed JSON, whole or not at all."""
+    with replacing(path) as beside:
+        beside.write_text(json.dumps({**said, _SEAL: _plain_seal(said)}, indent=1))
 
-    If the `with` fails, `path` stays as it was and the new file is removed.
+
+def read_plain(path: Path) -> dict[str, Any]:
+    """What `write_plain` wrote; JSON without a seal as it is.
+
+    Raises:
+        CheckpointError: if it is absent or damaged.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
-    os.close(handle)
-    beside = Path(name)
     try:
-        yield beside
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(beside, 0o644)
-        os.replace(beside, target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+        said = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"expected a run in {path.parent}; its {path.name} cannot be read: {_first_line(error)}.",
+            "Give the folder of a run to `--resume`, or begin one in another folder without it.",
+        ) from error
+    if said.pop(_SEAL, None) not in (None, _plain_seal(said)):
+        raise CheckpointError(
+            f"expected {path} as it was written; it does not fit its {_SEAL}, so it was damaged or changed.",
+            "Begin a run in another folder without `--resume`.",
+        )
+    return said
+
+
+def _plain_seal(said: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _seal(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

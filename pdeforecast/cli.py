@@ -11,7 +11,8 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 import xarray as xr
 from tqdm import tqdm
 
-from pdeforecast import checkpoint, generation, metrics, plot, run
+from pdeforecast import assimilation, checkpoint, defaults, generation, metrics, parallel, plot, run
 from pdeforecast.bench import report, study, suites
 from pdeforecast.bench.equivariance import equivariance
 from pdeforecast.bench.methods import Method
@@ -30,9 +31,10 @@ from pdeforecast.errors import DataError, ForecastError, UsageError, nearest
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.inspection import inspect
+from pdeforecast.logs import TensorBoard
 from pdeforecast.pdes import PDES, make
 from pdeforecast.presets import PRESETS
-from pdeforecast.training import Progress
+from pdeforecast.training import Progress, Trajectories
 from pdeforecast.trajectory import (
     check_output,
     check_target,
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
             if not issubclass(category, TrustWarning):
                 otherwise(message, category, *rest, **more)
-            elif str(message) not in told:
+            elif str(message) not in told and parallel.rank() == 0:
                 told.add(str(message))
                 print(f"warning: {message}", file=sys.stderr)
 
@@ -73,7 +75,7 @@ def _run(words: list[str]) -> int:
         options.verb(options)
         return 0
     except ForecastError as error:
-        print(error, file=sys.stderr)
+        print(f"process {parallel.rank()}: {error}" if parallel.rank() else error, file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -161,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--geometry", metavar="NAME", help=f"{', '.join(GEOMETRIES)} (that of DATA.nc)")
     made.add_argument("--resume", action="store_true", help="go on with the run in RUN_DIR, as it was begun")
     made.add_argument("--init-from", metavar="MODEL", help="begin from its weights and prior: fine-tune it")
+    made.add_argument("--tensorboard", action="store_true", help="write losses for TensorBoard, too")
     _settings(made)
     made.add_argument("-o", "--output", type=Path, required=True, metavar="RUN_DIR")
 
@@ -411,20 +414,37 @@ def _convert(options: argparse.Namespace) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        made = convert(
-            options.source, options.output, wishes, options.overwrite, progress, _provenance(options)
-        )
+        with _foreign(options.source):
+            made = convert(
+                options.source, options.output, wishes, options.overwrite, progress, _provenance(options)
+            )
     print(f"layout: {made.layout}\ndomain: {made.geometry.name}")
     for note in made.notes:
         print(f"note: {note}")
     print(f"converted: {options.output}")
 
 
+@contextmanager
+def _foreign(path: Path) -> Iterator[None]:
+    """What the readers of others' formats raise by the kind of damage, as a `DataError`."""
+    try:
+        yield
+    except (ForecastError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(
+            f"expected a file of a known layout; {path} cannot be read ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:100]}).",
+            "Copy it again, or save it as HDF5 or NetCDF with the program that wrote it.",
+        ) from error
+
+
 def _inspect(options: argparse.Namespace) -> None:
     if is_model(options.file):
         print("\n".join(describe(options.file)))
         return
-    found = inspect(options.file)
+    with _foreign(options.file):
+        found = inspect(options.file)
     print("\n".join(found.lines))
     for problem in found.problems:
         print(f"problem: {problem.cause}\n  cure: {problem.cure}")
@@ -437,15 +457,26 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    ds = open_dataset(options.data)
+    with parallel.together(_device(options)):
+        _trained(options)
+
+
+def _trained(options: argparse.Namespace) -> None:
+    """The training of one process."""
+    board = TensorBoard(options.output / "tensorboard") if options.tensorboard else None
+    ds, first = open_dataset(options.data), parallel.rank() == 0
     progress, budget = (_resumed if options.resume else _begun)(options, ds)
+    data = run.trajectories(ds, progress.model)
+    if not options.resume:
+        progress, lines = _fitted(options, ds, progress, data, budget)
+        if first:
+            print("\n".join(lines), flush=True)
     device = _device(options)
     source = {**_plain(ds.attrs), "samples": ds.sizes.get("sample", 1)}
     grid = {name: ds.sizes[name] for name in grid_dims(progress.model.geometry) if name in ds.sizes}
     progress.model.card.update({"data": source, "grid": grid, "device": device, **_provenance(options)})
     progress.to(device)
-    data = run.trajectories(ds, progress.model)
-    with tqdm(unit="step", disable=None) as bar:
+    with tqdm(unit="step", disable=None if first else True) as bar:
         average = math.nan
         for report in run.go(progress, data, options.output, budget):
             average = (
@@ -457,18 +488,42 @@ def _train(options: argparse.Namespace) -> None:
             bar.set_description(report.phase, refresh=False)
             bar.set_postfix(loss=f"{average:.3g}", horizon=report.horizon, refresh=False)
             bar.update(0)
-    print(f"trained: {options.output / 'model.safetensors'}")
+            if board is not None and first:
+                board.see(report)
+    if board is not None:
+        board.close()
+    if first:
+        print(f"trained: {options.output / 'model.safetensors'}")
 
 
 def _begun(options: argparse.Namespace, ds: xr.Dataset) -> tuple[Progress, float]:
     """A new run and its budget."""
     preset = PRESETS[_one_of(PRESETS, options.preset or "default", "preset")]
+    return _new(options, ds, {}), preset.budget if options.budget is None else options.budget
+
+
+def _new(options: argparse.Namespace, ds: xr.Dataset, fitting: dict[str, str]) -> Progress:
+    """A new run, with settings that fit its data where there are no others."""
     geometry = geometry_of(ds)
     if options.geometry is not None:
         geometry = GEOMETRIES[_one_of(GEOMETRIES, options.geometry, "geometry")]
-    settings = {"training.seed": str(options.seed), **_pairs(options.set)}
-    progress = run.begin(options.output, ds, geometry, preset, settings, options.init_from)
-    return progress, preset.budget if options.budget is None else options.budget
+    settings = {**fitting, "training.seed": str(options.seed), **_pairs(options.set)}
+    preset = PRESETS[options.preset or "default"]
+    return run.begin(options.output, ds, geometry, preset, settings, options.init_from)
+
+
+def _fitted(
+    options: argparse.Namespace, ds: xr.Dataset, progress: Progress, data: Trajectories, budget: float
+) -> tuple[Progress, list[str]]:
+    """A new run as its data suggest, unless a preset or a model was asked for, and what to say of it."""
+    fit = None
+    if options.preset is None and options.init_from is None:
+        fit = defaults.lattice(progress, data, "field.latents" not in _pairs(options.set))
+        fitting = {"training.copies": str(defaults.motions(progress, data))}
+        if fit is not None:
+            fitting["field.latents"] = str(fit.latents)
+        progress = _new(options, ds, fitting)
+    return progress, defaults.told(progress, data, budget, fit)
 
 
 def _resumed(options: argparse.Namespace, ds: xr.Dataset) -> tuple[Progress, float]:
@@ -508,15 +563,16 @@ def _forecast(options: argparse.Namespace) -> None:
         own = [] if statics is not None else list(model.config.statics)
         state = read_stations(options.sensors, model.geometry, list(model.config.variables), own)
     assert state is not None
-    forecast = model.forecast(
-        state,
-        options.lead_time,
-        _grid(options, model),
-        _places(options, model),
-        statics,
-        options.assimilate or options.sensors is not None,
-        lazy=True,
-    )
+    fitting = options.assimilate or options.sensors is not None
+    with tqdm(desc="fitting", unit="evaluation", disable=None if fitting else True, leave=False) as bar:
+
+        def evaluated(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        with assimilation.watched(evaluated):
+            places = _grid(options, model), _places(options, model)
+            forecast = model.forecast(state, options.lead_time, *places, statics, fitting, lazy=True)
     with tqdm(unit="B", unit_scale=True, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -550,12 +606,21 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.output is not None:
         check_target(options.output, options.overwrite)
     score = metrics.score(open_dataset(options.forecast), open_dataset(options.truth), options.train_frames)
-    text = json.dumps(score, indent=1)
+    text = json.dumps(_with_gaps(score), indent=1)
     if options.output is None:
         print(text)
     else:
         with checkpoint.replacing(options.output) as beside:
             beside.write_text(text + "\n")
+
+
+def _with_gaps(score: Any) -> Any:
+    """A score in which null stands for what has no value, such as an error relative to a truth of zero."""
+    if isinstance(score, dict):
+        return {key: _with_gaps(value) for key, value in score.items()}
+    if isinstance(score, list | tuple):
+        return [_with_gaps(value) for value in score]
+    return None if isinstance(score, float) and not math.isfinite(score) else score
 
 
 def _plot(options: argparse.Namespace) -> None:

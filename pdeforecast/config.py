@@ -152,11 +152,14 @@ def override(config: Any, settings: Mapping[str, str]) -> Any:
 
 
 def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Every field that is no dataclass itself, with its dotted name."""
+    """Every number and every yes or no, with its dotted name; what is a text has an option of its own."""
     found: dict[str, Any] = {}
     for field in fields(config):
         value, name = getattr(config, field.name), prefix + field.name
-        found |= _leaves(value, f"{name}.") if is_dataclass(value) else {name: value}
+        if is_dataclass(value):
+            found |= _leaves(value, f"{name}.")
+        elif not isinstance(value, str):
+            found[name] = value
     return found
 
 

@@ -104,7 +104,8 @@ class Forecaster(nn.Module):
             return self
         if isinstance(self.encoder, PreconditionedSGD):
             self.dynamics.visible = self.encoder.visible().to(self.mean)
-        if isinstance(self.encoder, PrincipalSGD) and self.linear is not None and self.encoder.modes.any():
+        if self.linear is not None and self._in_modes():
+            assert isinstance(self.encoder, PrincipalSGD)
             self._reading = self.encoder.reading()
             modal = self.encoder.modes, self._reading, self.encoder.centre.flatten()
             generator = self.linear.generator[:-1]
@@ -112,6 +113,11 @@ class Forecaster(nn.Module):
                 *(part.to(self.mean) for part in (*modal, generator[:, :-1], generator[:, -1]))
             )
         return self
+
+    def _in_modes(self) -> bool:
+        """Whether states are their principal modes, and nothing else."""
+        encoder = self.encoder
+        return isinstance(encoder, PrincipalSGD) and encoder.local.silent and bool(encoder.modes.any())
 
     def lattice(self) -> Tensor:
         """The poses that latents start from."""
@@ -379,8 +385,8 @@ def static_samples(ds: xr.Dataset, geometry: Geometry, statics: Mapping[str, str
 
 
 def _first(ds: xr.Dataset) -> xr.Dataset:
-    """The first frame of a Dataset that has several."""
-    return ds.isel({name: 0 for name in TIMES if name in ds.dims})
+    """The first frame of a Dataset that has several; one that has none is left to the checks."""
+    return ds.isel({name: 0 for name in TIMES if ds.sizes.get(name)})
 
 
 def _in_order(ds: xr.Dataset) -> xr.Dataset:

@@ -54,9 +54,15 @@ class LinearField(nn.Module):
         """The non-zero entries of the design matrix: neighbours (…, M, k) and wᵢφ (…, M, k, F)."""
         return self._rows(points, poses, windows, search(self.geometry, points, poses, self.neighbours))
 
-    def design(self, points: Tensor, poses: Tensor, windows: Tensor) -> Tensor:
-        """A (M, N·functions), sparse (CSR): values at the points are A times one channel's contexts."""
+    def design(self, points: Tensor, poses: Tensor, windows: Tensor, factors: Tensor | None = None) -> Tensor:
+        """A (M, N·functions), sparse (CSR): values at the points are A times one channel's contexts.
+
+        Args:
+            factors: (N, F, F), by which each latent's functions are multiplied; none means one.
+        """
         index, values = self.rows(points, poses, windows)
+        if factors is not None:
+            values = torch.einsum("mkf,mkfg->mkg", values, factors[index])
         order = index.argsort(-1)
         values = values.gather(-2, order[..., None].expand_as(values))
         return _sparse(index.gather(-1, order), values, poses.shape[-2])

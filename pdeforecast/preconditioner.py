@@ -157,7 +157,7 @@ class PreconditionedSGD(nn.Module):
         values, vectors = torch.linalg.eigh(prior)
         return vectors * (values.clamp_min(0) + jitter).sqrt()
 
-    def learn_prior(self, contexts: Tensor, noise: Tensor) -> None:
+    def learn_prior(self, contexts: Tensor, noise: Tensor) -> bool:
         """Sets c₀, S and the noise from encoded training states, each moved at random by the group.
 
         c₀ is the mean and S the covariance of the contexts, averaged over all latents of one orbit
@@ -166,6 +166,9 @@ class PreconditionedSGD(nn.Module):
         Args:
             contexts: (states, N, channels·functions).
             noise: (channels,), the mean square of what the field left unexplained.
+
+        Returns:
+            That it is done.
         """
         split = contexts.double().unflatten(-1, (self.field.channels, self.field.functions))
         mean = means(split.mean(0), self.orbit, self.initial.shape[1])
@@ -177,6 +180,7 @@ class PreconditionedSGD(nn.Module):
             pairs = full.unflatten(-1, (len(self.poses), -1)).permute(0, 2, 1, 3).flatten(0, 1)
             self.covariance[v].copy_(means(pairs, self.relation.flatten(), self.covariance.shape[1]))
         self.noise.copy_(noise.double().clamp_min(_LEAST_NOISE))
+        return True
 
     def visible(self) -> Tensor:
         """Π (channels, N·F, N·F): encode what the field shows of a context vector.

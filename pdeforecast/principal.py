@@ -13,7 +13,7 @@ Given observations y with error variance r, the most likely state is again one e
 
 for any share of the points of any of the variables: what is seen of one of them tells of the others as the
 modes do. R holds, as there, the variance of what the modes leave unexplained, over the part of the space
-that an observation represents.
+that an observation represents. Where that is much, each latent then fits it by itself (`local_prior.py`).
 """
 
 from typing import Any
@@ -24,17 +24,23 @@ from torch import Tensor, nn
 from pdeforecast.encoder import merge_duplicates
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
+from pdeforecast.local_prior import LocalPrior
 from pdeforecast.preconditioner import ExactStep, alike, means, same
 
+_FIRST_NOISE = 1e-6
+"""Before anything is learned."""
+_FINE_NOISE = 1e-3
+"""The same where modes do not tell all. With less, contexts grow along directions that no field value shows,
+which a network then has to tell from the others."""
 _LEAST_NOISE = 1e-12
 _LEAST_SHARE = 1e-13
 """Modes whose variance is a smaller share of the largest one's are rounding errors of the states."""
 _LEAST_SPREAD = 0.01
 """The least variance of a mode's field, in units of the noise: few states tell too little of small modes."""
-_ENOUGH = 4
-"""Observations per number that are used before anything is learned, when all numbers are unknown."""
-_PLACES = 64
-"""Places per latent at which fields are compared while modes are learned."""
+_NEGLIGIBLE = 1e-5
+"""If modes leave a smaller share of the variance of every variable, nothing but them is needed."""
+_PLACES = 4
+"""Places per function of a latent at which fields are compared while modes are learned."""
 
 
 class PrincipalSGD(nn.Module):
@@ -50,7 +56,9 @@ class PrincipalSGD(nn.Module):
         initial: c₀ (orbits, context_dim), one per orbit of the group.
         modes: L (N·context_dim, rank); zero before anything is learned, when the prior is N(0, 1) for
             every context, and fewer where the states have fewer.
-        noise: (channels,), the variance of what the modes cannot represent.
+        unexplained: (channels,), the variance of what the modes leave.
+        noise: (channels,), the variance of what the field cannot represent.
+        local: how what the modes leave is held.
     """
 
     poses: Tensor
@@ -58,6 +66,7 @@ class PrincipalSGD(nn.Module):
     orbit: Tensor
     initial: Tensor
     modes: Tensor
+    unexplained: Tensor
     noise: Tensor
 
     def __init__(self, field: LinearField, latents: int, window: float, rank: int) -> None:
@@ -73,7 +82,9 @@ class PrincipalSGD(nn.Module):
             "initial", torch.zeros(int(orbit.max()) + 1, field.context_dim, dtype=torch.float64)
         )
         self.register_buffer("modes", torch.zeros(latents * field.context_dim, rank))
-        self.register_buffer("noise", torch.full((field.channels,), 1e-6, dtype=torch.float64))
+        self.register_buffer("unexplained", torch.full((field.channels,), _FIRST_NOISE, dtype=torch.float64))
+        self.register_buffer("noise", torch.full((field.channels,), _FIRST_NOISE, dtype=torch.float64))
+        self.local = LocalPrior(field, orbit)
         self._last: tuple[tuple[Tensor, ...], ExactStep] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -102,32 +113,29 @@ class PrincipalSGD(nn.Module):
         """
         points, values, variance = merge_duplicates(points, values, variance)
         points, values = points.double(), values.double()
-        error = self.noise / (1.0 if measure is None else measure.to(points)[:, None])
-        error = error + (torch.zeros_like(values) if variance is None else variance.double())
+        error = torch.zeros_like(values) if variance is None else variance.double()
         error = error.where(~values.isnan(), torch.inf)
+        share = torch.ones_like(points[:, :1]) if measure is None else measure.to(points)[:, None]
         contexts = self.centre.expand(len(values), -1, -1).clone()
         patterns, member = error.unique(dim=0, return_inverse=True)
         for i, pattern in enumerate(patterns):
             if pattern.isfinite().any():
-                contexts[member == i] += self._fitted(points, values[member == i], pattern)
+                contexts[member == i] += self._fitted(points, values[member == i], pattern, share)
         return Latents(self.poses, contexts, self.windows)
 
-    def _fitted(self, points: Tensor, values: Tensor, error: Tensor) -> Tensor:
-        """c − c₀ (batch, N, context_dim) of states observed alike."""
-        seen = error.isfinite()
+    def _fitted(self, points: Tensor, values: Tensor, error: Tensor, share: Tensor) -> Tensor:
+        """c − c₀ (batch, N, context_dim) of states observed alike: the modes, then what they leave."""
         start = self.field(points, Latents(self.poses, self.centre[None], self.windows))
-        residual = values - start
+        residual, away = values - start, values.new_zeros(())
         if self.modes.any():
-            step = self._step(points, error)
-            return (step(residual[:, seen]) @ self.modes.double().T).unflatten(1, self.centre.shape)
-        parts, last = [], None
-        for v in range(self.field.channels):
-            chosen = _some(seen[:, v].nonzero()[:, 0], _ENOUGH * self.field.functions * len(self.poses))
-            key = chosen, error[chosen, v]
-            if last is None or not alike(last[0], key):
-                last = key, ExactStep(self._design(points[chosen]).to_dense(), key[1].rsqrt())
-            parts.append(last[1](residual[:, chosen, v]).unflatten(1, (len(self.poses), -1)))
-        return torch.cat(parts, dim=-1)
+            coarse = error + self.unexplained / share
+            step = self._step(points, coarse)
+            w = step(residual[:, coarse.isfinite()])
+            away = (w @ self.modes.double().T).unflatten(1, self.centre.shape)
+            if self.local.silent:
+                return away
+            residual = residual - torch.einsum("mvr,br->bmv", self.shown(points), w)
+        return away + self.local(points, residual, error + self.noise / share, self.poses, self.windows)
 
     def _step(self, points: Tensor, error: Tensor) -> ExactStep:
         """The step for observations at `points`; the last one is kept, for a series of states."""
@@ -146,7 +154,7 @@ class PrincipalSGD(nn.Module):
     def _design(self, points: Tensor) -> Tensor:
         return self.field.design(points, self.poses, self.windows)
 
-    def learn_prior(self, contexts: Tensor, noise: Tensor) -> None:
+    def learn_prior(self, contexts: Tensor, noise: Tensor) -> bool:
         """Sets c₀, L and the noise from encoded training states, each moved at random by the group.
 
         c₀ is their mean, averaged over the latents of an orbit. With C the centred contexts of n states and F
@@ -156,12 +164,17 @@ class PrincipalSGD(nn.Module):
         Args:
             contexts: (states, N, context_dim).
             noise: (channels,), the mean square of what the modes left unexplained.
+
+        Returns:
+            Whether it is done; else the states are to be encoded anew, for modes do not tell all of them.
         """
         contexts = contexts.double()
+        hasty = not self.modes.any() and bool((self.noise < _FINE_NOISE).all())
         self.initial.copy_(means(contexts.mean(0), self.orbit, len(self.initial)))
         centred = contexts - self.centre
         space = self.field.geometry
-        points = space.place(space.lattice(_PLACES * len(self.poses))).to(self.poses)
+        count = _PLACES * self.field.functions * len(self.poses)
+        points = space.place(space.lattice(count)).to(self.poses)
         fields = self.field(points, Latents(self.poses, centred, self.windows)).flatten(1)
         size, weights = torch.linalg.eigh(fields @ fields.T / (len(fields) * fields.shape[1]))
         kept = size.flip(0)[: self.modes.shape[1]] > _LEAST_SHARE * size[-1]
@@ -170,16 +183,22 @@ class PrincipalSGD(nn.Module):
         self.modes.zero_()
         modes = wider * (centred.flatten(1).T @ weights) / len(contexts) ** 0.5
         self.modes[:, : len(wider)] = modes.to(self.modes)
+        rest = centred - (weights @ (weights.T @ centred.flatten(1))).view_as(centred)
+        left = self.field(points, Latents(self.poses, rest, self.windows)).square().mean((0, 1))
         self.noise.copy_(noise.double().clamp_min(_LEAST_NOISE))
+        self.unexplained.copy_(self.noise + left)
+        if bool((left < _NEGLIGIBLE).all()):
+            self.unexplained.copy_(self.noise)
+            self.local.be_silent()
+        elif hasty:
+            self.initial.zero_()
+            self.modes.zero_()
+            self.noise.fill_(_FINE_NOISE)
+            return False
+        else:
+            self.local.learn(rest)
+        return True
 
     def reading(self) -> Tensor:
         """L⁺ (rank, N·context_dim): w = L⁺ (c − c₀), in the least-squares sense."""
         return torch.linalg.pinv(self.modes.double(), rtol=1e-9)
-
-
-def _some(index: Tensor, most: int) -> Tensor:
-    """At most `most` of the indices, drawn at random, the same ones every time."""
-    if len(index) <= most:
-        return index
-    order = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))
-    return index[order[:most].sort().values.to(index.device)]

@@ -23,8 +23,18 @@ from typing import Any
 import torch
 import xarray as xr
 
+from pdeforecast import parallel
 from pdeforecast.calibration import usual
-from pdeforecast.checkpoint import load, read_tensors, replacing, save, shipped, write_tensors
+from pdeforecast.checkpoint import (
+    load,
+    read_plain,
+    read_tensors,
+    replacing,
+    save,
+    shipped,
+    write_plain,
+    write_tensors,
+)
 from pdeforecast.config import ForecasterConfig, from_dict, override, to_dict
 from pdeforecast.errors import CheckpointError, DataError, DivergedError, UsageError
 from pdeforecast.forecaster import Forecaster, static_samples
@@ -158,14 +168,14 @@ def resume(folder: Path) -> Progress:
         CheckpointError: if there is none, or it is damaged.
     """
     try:
-        stored = json.loads((folder / "run.json").read_text())
+        stored = read_plain(folder / "run.json")
         config = TrainingConfig(**stored["training"])
         begun = (folder / "progress.safetensors").exists()
         model = _initial(from_dict(stored["model"]), replace(config, init_from="") if begun else config)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"expected a run in {folder}; its run.json cannot be read ({error}).",
-            "Start without `--resume`, or give the folder of a run.",
+            f"expected a run of this version in {folder}; its run.json does not fit ({error}).",
+            "Begin a run in another folder without `--resume`, or install the version that began it.",
         ) from error
     progress = Progress(model, config)
     if (folder / "progress.safetensors").exists():
@@ -184,7 +194,7 @@ def resume(folder: Path) -> Progress:
 
 def budget_of(folder: Path) -> float:
     """The seconds that the run in `folder` was given; 0 for exactly the steps of its configuration."""
-    return float(json.loads((folder / "run.json").read_text()).get("budget", 0.0))
+    return float(read_plain(folder / "run.json").get("budget", 0.0))
 
 
 def trajectories(ds: xr.Dataset, model: Forecaster) -> Trajectories:
@@ -231,6 +241,8 @@ def fields_of(ds: xr.Dataset) -> tuple[dict[str, str], dict[str, str]]:
 def go(progress: Progress, data: Trajectories, folder: Path, budget: float) -> Iterator[Report]:
     """Trains, keeping the run in `folder`; yields every report of `training.train`.
 
+    Of several processes that train together the first one keeps the folder and decides what `budget` allows.
+
     Args:
         budget: seconds for the whole run, to which the number of steps is fitted while it goes on;
             0 for the steps of the configuration.
@@ -239,6 +251,11 @@ def go(progress: Progress, data: Trajectories, folder: Path, budget: float) -> I
         UsageError: if another process trains in the folder.
         DivergedError: as `train` does.
     """
+    # What the folder held is by now known to all of them.
+    parallel.wait()
+    if parallel.rank() > 0:
+        yield from _followed(progress, data, folder, budget)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         _prepare(folder, progress, budget)
@@ -250,9 +267,10 @@ def go(progress: Progress, data: Trajectories, folder: Path, budget: float) -> I
             for report in train(progress, data):
                 now = time.monotonic()
                 spent = before + now - start
-                log.write(f"{report.phase},{report.step},{report.horizon},{report.loss:.6g},{spent:.1f}\n")
+                log.write(f"{report.phase},{report.step},{report.horizon},{report.loss:.8g},{spent:.1f}\n")
                 if planner is not None:
                     planner.see(report, now - start)
+                    progress.agree()
                 watch.see(report)
                 if now - saved > _SAVE_EVERY and not watch.above:
                     _save(progress, data, folder, spent)
@@ -261,6 +279,17 @@ def go(progress: Progress, data: Trajectories, folder: Path, budget: float) -> I
         watch.finish()
         progress.model.card[CARD] = asdict(usual(progress.model, data, "training states"))
         _save(progress, data, folder, before + time.monotonic() - start)
+
+
+def _followed(progress: Progress, data: Trajectories, folder: Path, budget: float) -> Iterator[Report]:
+    """What `go` is for the processes that write nothing: the steps of the first one."""
+    watch = _Watch(folder)
+    for report in train(progress, data):
+        if budget:
+            progress.agree()
+        watch.see(report)
+        yield report
+    watch.finish()
 
 
 class _Watch:
@@ -354,8 +383,7 @@ def _prepare(folder: Path, progress: Progress, budget: float) -> None:
             "training": asdict(progress.config),
             "budget": budget,
         }
-        with replacing(folder / "run.json") as beside:
-            beside.write_text(json.dumps(asked, indent=1))
+        write_plain(asked, folder / "run.json")
     log = folder / "log.csv"
     if log.exists():
         done = (PHASES.index(progress.phase), progress.step)

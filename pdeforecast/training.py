@@ -6,7 +6,8 @@
 3. *joint*: through decoded frames, from any share of the points of the first frame.
 
 Every random choice depends on (seed, phase, step) alone and the schedule on the step alone, so a
-resumed run on a CPU repeats the uninterrupted one bit for bit.
+resumed run on a CPU repeats the uninterrupted one bit for bit. Of several processes (`parallel.py`) each
+takes its part of a step's batch; what is in closed form each computes for itself.
 """
 
 import math
@@ -18,11 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Muon, Optimizer
 
+from pdeforecast import parallel
 from pdeforecast.encoder import MetaSGD
 from pdeforecast.errors import DivergedError
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
+from pdeforecast.precision import mixed
 from pdeforecast.rollout import Surroundings
 from pdeforecast.trajectory import StreamedValues
 
@@ -32,6 +35,8 @@ _PRIOR_STATES = 2048
 """Moved states from which the prior is learned; few states are used under several motions."""
 _PRIOR_MOTIONS = 16
 """Motions of the world under which the prior is learned, for each one under which the dynamics are."""
+_PRIOR_WORK = 2**18
+"""Numbers of all latents, over those motions: what is learned of many latents takes longer under each."""
 _MANY = 64
 """Trajectories; fewer are moved up to eight times as often."""
 _LINEAR = 1e-6
@@ -56,6 +61,8 @@ class TrainingConfig:
         field_rate: of everything in the field phase (Adam).
         ema: decay of the averaged weights, per step.
         copies: how many random motions of the world the cached latents cover.
+        mixed_precision: compute the large products of the dynamics in bfloat16 (`precision.py`): for GPUs,
+            on which it has not been measured.
         seed: of every random choice.
         init_from: the model whose weights, prior and scales training begins from; empty for none.
     """
@@ -70,6 +77,7 @@ class TrainingConfig:
     field_rate: float = 1e-3
     ema: float = 0.995
     copies: int = 8
+    mixed_precision: bool = False
     seed: int = 0
     init_from: str = ""
 
@@ -96,10 +104,11 @@ class TrainingConfig:
         horizons = [self.rolled_horizon(first + (1 - first) * i / 100, longest) for i in range(100)]
         frames = sum(h * self.trajectories(h) for h in horizons) / 100
         last = min(self.horizon, longest)
+        share = 0.1 if self.joint_steps else 0.0
         return replace(
             self,
-            dynamics_steps=max(done, 1) + int(0.9 * seconds / (frames * frame)),
-            joint_steps=int(0.1 * seconds / (3 * last * self.trajectories(last) * frame)),
+            dynamics_steps=max(done, 1) + int((1 - share) * seconds / (frames * frame)),
+            joint_steps=int(share * seconds / (3 * last * self.trajectories(last) * frame)),
         )
 
 
@@ -195,6 +204,19 @@ class Progress:
             for name, parameter in self.model.named_parameters():
                 self.average[name].lerp_(parameter, 1 - weight)
 
+    def shared(self, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """`loss`, of a process's part of a batch, as this run computes it and its gradients."""
+        if self.config.mixed_precision:
+            loss = mixed(self.model, loss)
+        return parallel.averaging(self._moved(), loss)
+
+    def agree(self) -> None:
+        """Takes over the first process's schedule."""
+        config = self.config
+        planned = [config.dynamics_steps, config.joint_steps]
+        dynamics, joint = parallel.agreed(planned, self.model.mean.device)
+        self.config = replace(config, dynamics_steps=dynamics, joint_steps=joint)
+
     def state(self) -> dict[str, Tensor]:
         """All tensors of this object, flat."""
         flat = {f"average.{name}": value for name, value in self.average.items()}
@@ -217,13 +239,15 @@ class Progress:
                 slots.setdefault(int(index), {})[slot] = value
             optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
+    def _moved(self) -> list[nn.Module]:
+        """The parts of the model whose weights the present phase moves."""
+        field = [self.model.encoder] if self.phase != "dynamics" else []
+        dynamics = [self.model.dynamics] if self.phase != "field" else []
+        return [*field, *dynamics]
+
     def _trained(self) -> list[nn.Parameter]:
-        """The weights that the present phase moves."""
-        if self.phase == "field":
-            return list(self.model.encoder.parameters())
-        if self.phase == "dynamics":
-            return list(self.model.dynamics.parameters())
-        return [*self.model.encoder.parameters(), *self.model.dynamics.parameters()]
+        """Their weights."""
+        return [parameter for part in self._moved() for parameter in part.parameters()]
 
     def _optimizers(self) -> list[Optimizer]:
         if self.phase == "field":
@@ -263,6 +287,7 @@ def train(progress: Progress, data: Trajectories) -> Iterator[Report]:
             progress.enter(phase)
         if progress.step >= progress.config.steps(phase):
             continue
+        parallel.share(model.state_dict().values())
         # A run that is resumed after the field phase must find the encoder as that phase left it.
         model.encoder.train(phase == "field")
         if phase == "field":
@@ -325,8 +350,11 @@ def _learn_prior(progress: Progress, data: Trajectories) -> Iterator[Report]:
     chosen = order.repeat(-(-_PRIOR_STATES // len(order)))[:_PRIOR_STATES]
     values = (data.values[chosen // times, chosen % times].to(model.mean) - model.mean) / model.scale
     draw = _draw(config, "field", 10**8)
-    motions = model.geometry.random_motion(_PRIOR_MOTIONS * config.copies, draw)
-    for _ in range(progress.step, config.field_steps):
+    numbers = model.encoder.poses.shape[0] * model.field.context_dim
+    motions = model.geometry.random_motion(
+        max(_PRIOR_MOTIONS, min(_PRIOR_MOTIONS * config.copies, _PRIOR_WORK // numbers)), draw
+    )
+    while progress.step < config.field_steps:
         contexts, errors = [], []
         for g, part in zip(motions, values.tensor_split(len(motions)), strict=True):
             points = model.geometry.act(g, data.points).to(model.mean.device)
@@ -335,8 +363,7 @@ def _learn_prior(progress: Progress, data: Trajectories) -> Iterator[Report]:
             errors.append(part - model.field(points, latents.map(lambda t: t.to(values.dtype))))
         residual = torch.cat(errors)
         noise = _moment([residual], data.measure, torch.square).to(residual)
-        model.encoder.learn_prior(torch.cat(contexts), noise)
-        progress.step += 1
+        progress.step += model.encoder.learn_prior(torch.cat(contexts), noise)
         yield Report("field", progress.step, config.field_steps, float(noise.mean()), 0)
 
 
@@ -344,20 +371,24 @@ def _meta_learn(progress: Progress, data: Trajectories) -> Iterator[Report]:
     """A nonlinear field and its encoder: fit some points of a state, be judged on others."""
     model, config = progress.model, progress.config
     samples, times = data.values.shape[:2]
+
+    def error(normal: Tensor, points: Tensor, measure: Tensor, given: Tensor, asked: Tensor) -> Tensor:
+        latents = model.encoder(points[given], normal[:, given], None, measure[given])
+        return _mean_square(model.field(points[asked], latents), normal[:, asked], measure[asked])
+
+    shared = progress.shared(error)
     while progress.step < progress.config.field_steps:
         draw = _draw(config, "field", progress.step)
-        chosen = torch.randint(samples * times, (config.batch,), generator=draw)
+        chosen = parallel.own(torch.randint(samples * times, (config.batch,), generator=draw))
         values = data.values[chosen // times, chosen % times].to(model.mean)
         order = torch.randperm(len(data.points), generator=draw)[: 2 * config.points]
         share = 0.02 ** float(torch.rand((), generator=draw))
         given = order[: max(8, int(config.points * share))]
         normal = (values - model.mean) / model.scale
         points, measure = data.points.to(model.mean), data.measure.to(model.mean)
-        latents = model.encoder(points[given], normal[:, given], None, measure[given])
-        asked = order[len(order) // 2 :]
-        loss = _mean_square(model.field(points[asked], latents), normal[:, asked], measure[asked])
+        loss = shared(normal, points, measure, given, order[len(order) // 2 :])
         progress.update(loss)
-        yield Report("field", progress.step, config.field_steps, float(loss.detach()), 0)
+        yield Report("field", progress.step, config.field_steps, float(parallel.mean(loss.detach())), 0)
 
 
 @dataclass(frozen=True)
@@ -397,9 +428,14 @@ def encode_all(model: Forecaster, data: Trajectories, motions: Tensor) -> list[E
     return made
 
 
+def motions_of_the_world(config: TrainingConfig, samples: int) -> int:
+    """How many motions the cached latents cover; few trajectories are moved more often."""
+    return config.copies * max(1, min(8, _MANY // samples))
+
+
 def _motions(model: Forecaster, config: TrainingConfig, samples: int) -> Tensor:
-    """Elements of the group that move the data; few trajectories are moved more often."""
-    count = config.copies * max(1, min(8, _MANY // samples))
+    """Elements of the group that move the data."""
+    count = motions_of_the_world(config, samples)
     return model.geometry.random_motion(count, _draw(config, "dynamics", 10**8))
 
 
@@ -412,7 +448,7 @@ def _scales(model: Forecaster, encoded: list[Encoded], times: tuple[float, ...])
         dynamics.static_scale.copy_(size.expand_as(dynamics.static_scale))
     gaps = torch.tensor(times).diff().to(contexts)
     before = contexts[:, :-1]
-    if model.linear is not None:
+    if model.linear is not None and dynamics.modal is not None:
         carried = model.carried(_frames(model, encoded[0], slice(-1)), float(gaps.mean())).contexts
         before = carried.view_as(before)
     change = (contexts[:, 1:] - before) / dynamics.context_scale
@@ -430,7 +466,8 @@ def _learn_linear(progress: Progress, encoded: list["Encoded"], times: tuple[flo
     """
     model = progress.model
     gaps = torch.tensor(times, dtype=torch.float64).diff()
-    if model.linear is None or float(gaps.max() - gaps.min()) > 1e-6 * float(gaps.max()):
+    regular = float(gaps.max() - gaps.min()) <= 1e-6 * float(gaps.max())
+    if model.linear is None or model.dynamics.modal is None or not regular:
         return 1.0
     paths = [
         model.modes_of(_frames(model, e, slice(None))).unflatten(0, e.contexts.shape[:2]) for e in encoded
@@ -464,18 +501,26 @@ def _dynamics(progress: Progress, data: Trajectories, encoded: list["Encoded"]) 
             share = _learn_linear(progress, encoded, data.times)
             yield Report("dynamics", 0, progress.config.dynamics_steps, share, 1)
         _scales(model, encoded, data.times)
+        progress.agree()
     distance = _metric(model)
+
+    def error(part: Encoded, chosen: Tensor, first: int, horizon: int) -> Tensor:
+        path = _roll(model, part, chosen, first, horizon, data.times)
+        target = _at(part, chosen, range(first + 1, first + horizon + 1), model)
+        return torch.stack([distance(z, y) for z, y in zip(path, target, strict=True)]).mean()
+
+    shared = progress.shared(error)
     while progress.step < progress.config.dynamics_steps:
         config = progress.config
         draw = _draw(config, "dynamics", progress.step)
         part = encoded[int(torch.randint(len(encoded), (), generator=draw))]
         horizon = config.rolled_horizon(progress.step / config.dynamics_steps, len(data.times) - 1)
         chosen, first = _choose(config, horizon, part, draw)
-        path = _roll(model, part, chosen, first, horizon, data.times)
-        target = _at(part, chosen, range(first + 1, first + horizon + 1), model)
-        loss = torch.stack([distance(z, y) for z, y in zip(path, target, strict=True)]).mean()
+        mine = parallel.own(chosen)
+        loss = shared(part, mine, first, horizon) * (len(mine) * parallel.size() / len(chosen))
         progress.update(loss)
-        yield Report("dynamics", progress.step, config.dynamics_steps, float(loss.detach()), horizon)
+        told = float(parallel.mean(loss.detach()))
+        yield Report("dynamics", progress.step, config.dynamics_steps, told, horizon)
 
 
 def _joint(progress: Progress, data: Trajectories, encoded: list["Encoded"]) -> Iterator[Report]:
@@ -486,33 +531,40 @@ def _joint(progress: Progress, data: Trajectories, encoded: list["Encoded"]) -> 
     """
     model, config = progress.model, progress.config
     measure = data.measure.to(model.mean)
+
+    def error(part: Encoded, chosen: Tensor, first: int, truth: Tensor, known: Tensor) -> Tensor:
+        latents = model.encode(part.points[known], truth[:, 0, known], None, measure[known])
+        static = part.static[chosen if len(part.static) > 1 else slice(None)]
+        elapsed = [data.times[first + i] - data.times[first] for i in range(truth.shape[1])]
+        path = model.rollout(latents, _constant(static), elapsed)
+        guess, aim = model.decode(part.points, path) / model.scale, truth / model.scale
+        start = parallel.mean(_mean_square(guess[:, 0], aim[:, 0], measure).detach())
+        return _mean_square(guess[:, 1:], aim[:, 1:], measure) / (start + 1e-5)
+
+    shared = progress.shared(error)
     while progress.step < config.joint_steps:
         draw = _draw(config, "joint", progress.step)
         part = encoded[int(torch.randint(len(encoded), (), generator=draw))]
         horizon = min(config.horizon, len(data.times) - 1)
         chosen, first = _choose(config, horizon, part, draw)
+        chosen = parallel.own(chosen)
         truth = data.values[chosen, first : first + horizon + 1].to(model.mean)
         share = 0.02 ** float(torch.rand((), generator=draw))
         known = torch.randperm(len(part.points), generator=draw)[: max(1, int(len(part.points) * share))]
-        latents = model.encode(part.points[known], truth[:, 0, known], None, measure[known])
-        static = part.static[chosen if len(part.static) > 1 else slice(None)]
-        elapsed = [data.times[first + i] - data.times[first] for i in range(horizon + 1)]
-        path = model.rollout(latents, _constant(static), elapsed)
-        guess, aim = model.decode(part.points, path) / model.scale, truth / model.scale
-        start = _mean_square(guess[:, 0], aim[:, 0], measure).detach()
-        loss = _mean_square(guess[:, 1:], aim[:, 1:], measure) / (start + 1e-5)
+        loss = shared(part, chosen, first, truth, known)
         progress.update(loss)
-        yield Report("joint", progress.step, config.joint_steps, float(loss.detach()), horizon)
+        yield Report("joint", progress.step, config.joint_steps, float(parallel.mean(loss.detach())), horizon)
 
 
 def _mean_square(guess: Tensor, truth: Tensor, measure: Tensor) -> Tensor:
-    """The mean of (guess − truth)² (…, M, V) over what is observed of the space.
+    """The mean of (guess − truth)² (…, M, V) over what is observed of the space; of several processes, what
+    has that as its mean over them.
 
     Not `nanmean`, whose gradient is NaN where its argument is.
     """
     observed = ~truth.isnan()
     error = torch.where(observed, guess - truth.nan_to_num(), 0.0)
-    return (measure[:, None] * error.square()).sum() / (measure[:, None] * observed).sum()
+    return (measure[:, None] * error.square()).sum() / parallel.mean((measure[:, None] * observed).sum())
 
 
 def _choose(config: TrainingConfig, horizon: int, part: Encoded, draw: torch.Generator) -> tuple[Tensor, int]:
@@ -551,7 +603,8 @@ def _metric(model: Forecaster) -> Callable[[Latents, Latents], Tensor]:
     For a linear field that is a quadratic form in the contexts, and no points are needed.
     """
     geometry, field = model.geometry, model.field
-    points = geometry.place(geometry.lattice(64 * model.config.field.latents)).to(model.mean.device)
+    places = 4 * field.functions if isinstance(field, LinearField) else 64
+    points = geometry.place(geometry.lattice(places * model.config.field.latents)).to(model.mean.device)
     if not isinstance(field, LinearField):
         some = points[:: max(1, len(points) // 512)].to(model.mean)
 
@@ -560,8 +613,8 @@ def _metric(model: Forecaster) -> Callable[[Latents, Latents], Tensor]:
 
         return sampled
     assert not isinstance(model.encoder, MetaSGD)
-    design = field.design(points, model.encoder.poses, model.encoder.windows).to_dense()
-    gram = design.T @ design / len(design)
+    design = field.design(points, model.encoder.poses, model.encoder.windows)
+    gram = (design.to_sparse_coo().t().to_sparse_csr() @ design).to_dense() / len(points)
     jitter = 1e-9 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
     factor = torch.linalg.cholesky(gram + jitter).to(model.mean)
 

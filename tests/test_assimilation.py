@@ -36,8 +36,33 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
         if request.param == "torus"
         else PrincipalSGD(field, 9, 0.5, 12).double()
     )
-    made.learn_prior(states + 1.0, noise)
+    while not made.learn_prior(states + 1.0, noise):
+        pass
+    if isinstance(made, PrincipalSGD):
+        made.local.be_silent()
+        made.unexplained.copy_(made.noise)
     return made
+
+
+@pytest.mark.parametrize("encoder", ["principal"], indirect=True)
+def test_what_latents_hold_for_themselves_stays(encoder: PrincipalSGD) -> None:
+    """Beside few modes each latent fits the first observations; later ones still improve the modes."""
+    random = Generator().manual_seed(2)
+    rest = 0.05 * torch.randn(40, 9, 18, dtype=torch.float64, generator=random)
+    encoder.local.learn(rest)
+    encoder.unexplained.mul_(2)
+    w = drawn(encoder, 3)
+    truth, points = Prior(encoder).latents(w), GEOMETRY.random_points(200, random)
+    errors = []
+    for times in ([0.0], TIMES):
+        frames = observed(encoder, w, times, 12)
+        fitted = assimilate(encoder, carry, frames)
+        errors.append(float((encoder.field(points, fitted) - encoder.field(points, truth)).square().mean()))
+        encoded = encoder(frames[0].points, frames[0].values, frames[0].variance, frames[0].measure)
+        prior = Prior(encoder)
+        held = [z.contexts - prior.latents(prior.coordinates(z)).contexts for z in (fitted, encoded)]
+        torch.testing.assert_close(*held, atol=1e-8, rtol=1e-6)
+    assert errors[1] < 0.5 * errors[0]
 
 
 def carry(latents: Latents, sample: int, times: Sequence[float]) -> list[Latents]:

@@ -58,6 +58,7 @@ def test_settings_are_read_as_their_fields_are() -> None:
         ("training.", "--set training."),
         ("", "--set field.latents=3"),
         ("zzz", "--set "),
+        ("training.init_from", "--set training."),
     ],
 )
 def test_an_unknown_key_names_the_nearest(key: str, cure: str) -> None:

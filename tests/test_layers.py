@@ -12,17 +12,19 @@ from pdeforecast.pdes import PDES
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"errors"},
-    {"config", "geometry", "solvers"},
+    {"errors", "replacing"},
+    {"config", "geometry", "solvers", "parallel"},
     {"latents", "neighbours", "trajectory"},
     {"field", "linear_field", "dynamics", "linear_dynamics"},
     {"encoder", "rollout", "decoding"},
     {"preconditioner"},
+    {"local_prior"},
     {"principal"},
     {"trust", "assimilation"},
     {"forecaster", "pdes"},
+    {"precision"},
     {"generation", "checkpoint", "metrics", "training", "testing", "convert", "inspection"},
-    {"plot", "presets", "calibration", "description"},
+    {"plot", "presets", "calibration", "description", "defaults", "logs"},
     {"run", "bench"},
     {"cli", "__init__", "__main__"},
 )
@@ -30,7 +32,16 @@ AMBIGUOUS = {"height"}
 """Fields whose name is a word for other things as well: the sizes of cylinders and of pictures."""
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 EQUATIONS = {"pdes", "solvers", "generation"}
-BLIND = {"field", "linear_field", "neighbours", "encoder", "preconditioner", "principal", "dynamics"}
+BLIND = {
+    "field",
+    "linear_field",
+    "neighbours",
+    "encoder",
+    "preconditioner",
+    "local_prior",
+    "principal",
+    "dynamics",
+}
 BLIND |= {"linear_dynamics", "rollout", "forecaster", "assimilation", "decoding"}
 
 FILES = {path.relative_to(ROOT / "pdeforecast"): path for path in (ROOT / "pdeforecast").rglob("*.py")}

@@ -1,6 +1,7 @@
 """Training learns, survives interruption bit for bit, and takes whatever the convention allows."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -411,3 +412,47 @@ def test_a_loss_that_jumps_for_a_few_steps_is_no_divergence(tmp_path: Path) -> N
         watch.see(Report("dynamics", step, 200, 100.0 if step % 20 < 9 and step > 50 else 1.0, 1))
     watch.finish()
     assert not watch.warned
+
+
+def test_mixed_precision_is_near_and_leaves_closed_forms_alone(
+    coarse: xr.Dataset, preset: Preset, tmp_path: Path
+) -> None:
+    mixed = replace(preset, training=replace(preset.training, mixed_precision=True))
+    whole, reduced = train(tmp_path / "float32", coarse, preset), train(tmp_path / "bfloat16", coarse, mixed)
+    assert [(r.phase, r.step) for r in whole] == [(r.phase, r.step) for r in reduced]
+    assert all(math.isfinite(report.loss) for report in reduced)
+    before, after = tensors(tmp_path / "float32"), tensors(tmp_path / "bfloat16")
+    assert {name: t.dtype for name, t in before.items()} == {name: t.dtype for name, t in after.items()}
+    assert not equal(before, after)
+    if isinstance(preset.field, LinearFieldConfig):
+        exact = [name for name in before if name.startswith(("encoder.", "linear.")) or "scale" in name]
+        assert exact and all(torch.equal(before[name], after[name]) for name in exact)
+        pairs = [(a, b) for a, b in zip(whole, reduced, strict=True) if a.phase != "joint"]
+    else:
+        # Its tiny latents hardly move: the losses of its dynamics are rounding errors.
+        pairs = [(a, b) for a, b in zip(whole, reduced, strict=True) if a.phase != "dynamics"]
+    for a, b in pairs:
+        assert b.loss == pytest.approx(a.loss, rel=0.02), (a, b)
+
+
+def test_losses_for_tensorboard(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = "--set training.dynamics_steps=3 --set training.joint_steps=2 --budget 0 --tensorboard"
+    size = "--preset smoke --set field.latents=16 --set field.degree=2 --set dynamics.hidden=16"
+    words = f"train {shared / 'flow.nc'} -o {tmp_path / 'run'} {size} {few}".split()
+    with monkeypatch.context() as missing:
+        missing.setitem(sys.modules, "torch.utils.tensorboard", None)
+        assert cli.main(words) == 2
+        err = capsys.readouterr().err
+        assert "pdeforecast[logs]" in err and len(err.splitlines()) == 2 and not (tmp_path / "run").exists()
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert cli.main(words) == 0
+    for phase in PHASES:
+        found = (
+            events.EventAccumulator(str(tmp_path / "run" / "tensorboard" / phase)).Reload().Scalars("loss")
+        )
+        lines = [line.split(",") for line in (tmp_path / "run" / "log.csv").read_text().splitlines()]
+        told = [(int(words[1]), float(words[3])) for words in lines if words[0] == phase]
+        assert [event.step for event in found] == [step for step, _ in told]
+        assert [event.value for event in found] == pytest.approx([loss for _, loss in told], rel=1e-6)

@@ -89,7 +89,7 @@ def _told(question: Callable[..., Any], *about: Any) -> list[DataError]:
 
 
 def _check_space(ds: xr.Dataset, geometry: Geometry) -> None:
-    declared = ds.attrs.get("geometry", geometry.domain)
+    declared = str(ds.attrs.get("geometry", geometry.domain))
     if declared != geometry.domain:
         raise DataError(
             f"expected a state on the {geometry.domain}; this Dataset says geometry = {declared!r}.",

@@ -105,9 +105,9 @@ def _common_variables(forecast: xr.Dataset, truth: xr.Dataset) -> dict[str, str]
 def _common_samples(
     forecast: xr.Dataset, truth: xr.Dataset
 ) -> tuple[tuple[int, ...], xr.Dataset, xr.Dataset]:
-    """By label where both have labels, else by order."""
+    """By label where both have labels, each once, else by order."""
     forecast, truth = (ds if "sample" in ds.dims else ds.expand_dims("sample") for ds in (forecast, truth))
-    labelled = all("sample" in ds.coords for ds in (forecast, truth))
+    labelled = all("sample" in ds.indexes and ds.indexes["sample"].is_unique for ds in (forecast, truth))
     if labelled:
         labels = np.intersect1d(forecast["sample"].values, truth["sample"].values)
         if len(labels):

@@ -55,7 +55,7 @@ def samples(
     Raises:
         DataError: as `check` does.
     """
-    frame = ds.isel({name: time_index or 0 for name in TIMES if name in ds.dims}, drop=True)
+    frame = ds.isel({name: time_index or 0 for name in TIMES if ds.sizes.get(name)}, drop=True)
     check(frame, geometry, variables)
     return _seen(frame, geometry, list(variables))
 

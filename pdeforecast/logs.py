@@ -1,0 +1,45 @@
+"""Losses for TensorBoard, beside log.csv: a curve per phase, in RUN_DIR/tensorboard."""
+
+from pathlib import Path
+from typing import Any
+
+from pdeforecast.errors import UsageError
+from pdeforecast.training import Report
+
+
+class TensorBoard:
+    """Writes what training tells; of an interrupted run it replaces what came after the last save.
+
+    Args:
+        folder: of the event files; it appears with the first report.
+
+    Raises:
+        UsageError: if TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UsageError(
+                "expected TensorBoard to be installed; it is not.",
+                "Type `pip install 'pdeforecast[logs]'`, or go without `--tensorboard`: log.csv is there.",
+            ) from error
+        self._open: Any = SummaryWriter
+        self._folder = folder
+        self._writers: dict[str, Any] = {}
+
+    def see(self, report: Report) -> None:
+        """`report` came."""
+        if report.phase not in self._writers:
+            self.close()
+            path = self._folder / report.phase
+            self._writers = {report.phase: self._open(str(path), purge_step=report.step)}
+        writer = self._writers[report.phase]
+        writer.add_scalar("loss", report.loss, report.step)
+        writer.add_scalar("horizon", report.horizon, report.step)
+
+    def close(self) -> None:
+        """Writes what is left."""
+        for writer in self._writers.values():
+            writer.close()
