@@ -3,10 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-long lint clean
+.PHONY: demo docs test test-long lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python benchmarks/demo.py -o demo
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/reference.py build/docs
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

@@ -46,7 +46,7 @@ class LocalPrior(nn.Module):
         shape = (field.channels, int(orbit.max()) + 1, 1, 1)
         self.field = field
         self.register_buffer("orbit", orbit, persistent=False)
-        self.register_buffer("covariance", torch.eye(field.functions).repeat(shape))
+        self.register_buffer("covariance", torch.eye(field.functions, dtype=torch.float64).repeat(shape))
         self._last: dict[int, tuple[tuple[Tensor, ...], LocalStep, Tensor]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class LocalPrior(nn.Module):
         key = (points, error, self.covariance[v])
         kept = self._last.get(v)
         if kept is None or not alike(kept[0], key):
-            blocks = self.covariance[v].double()
+            blocks = self.covariance[v]
             jitter = _JITTER * blocks.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] + 1e-30
             factors = torch.linalg.cholesky(blocks + jitter * torch.eye(blocks.shape[-1]).to(blocks))
             factors = factors[self.orbit]

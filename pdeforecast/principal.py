@@ -37,8 +37,8 @@ _LEAST_SHARE = 1e-13
 """Modes whose variance is a smaller share of the largest one's are rounding errors of the states."""
 _LEAST_SPREAD = 0.01
 """The least variance of a mode's field, in units of the noise: few states tell too little of small modes."""
-_NEGLIGIBLE = 1e-5
-"""If modes leave a smaller share of the variance of every variable, nothing but them is needed."""
+_NEGLIGIBLE = 1e-3
+"""If modes leave a smaller share of the variance of every variable, states are their modes and no more."""
 _PLACES = 4
 """Places per function of a latent at which fields are compared while modes are learned."""
 

@@ -52,7 +52,7 @@ def test_agrees_with_the_slow_oracle(geometry: Geometry, size: int) -> None:
     found = prior(points, residual, error, poses, windows).unflatten(-1, (CHANNELS, -1))
     design = prior.field.design(points, poses, windows).to_dense()
     for v in range(CHANNELS):
-        blocks = prior.covariance[v].double()[prior.orbit]
+        blocks = prior.covariance[v][prior.orbit]
         d, seen = torch.block_diag(*blocks), error[:, v].isfinite()
         a, r = design[seen], residual[:, seen, v]
         gram = a @ d @ a.T + error[seen, v].diag()
