@@ -474,7 +474,9 @@ def _trained(options: argparse.Namespace) -> None:
     device = _device(options)
     source = {**_plain(ds.attrs), "samples": ds.sizes.get("sample", 1)}
     grid = {name: ds.sizes[name] for name in grid_dims(progress.model.geometry) if name in ds.sizes}
-    progress.model.card.update({"data": source, "grid": grid, "device": device, **_provenance(options)})
+    card = progress.model.card
+    begun = {"command": card["command"]} if options.resume and "command" in card else {}
+    card.update({"data": source, "grid": grid, "device": device, **_provenance(options), **begun})
     progress.to(device)
     with tqdm(unit="step", disable=None if first else True) as bar:
         average = math.nan

@@ -159,6 +159,8 @@ def test_an_interrupted_training_goes_on(shared: Path, tmp_path: Path, fails, ca
     assert lines == [
         line.split(",")[:4] for line in (tmp_path / "whole" / "log.csv").read_text().splitlines()
     ]
+    do(f"train {flow} --resume -o {tmp_path / 'whole'}")
+    assert "--preset smoke" in checkpoint.load(tmp_path / "whole").card["command"]
 
 
 def test_training_without_symmetry(files: tuple[Path, Path, Path], fails) -> None:
