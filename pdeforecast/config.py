@@ -70,6 +70,11 @@ class DynamicsConfig:
         moving: whether poses move.
         step: the longest Runge–Kutta step, in the dataset's time unit; a run sets it to the interval of its
             frames unless it is told otherwise.
+        trajectories: how many are remembered by kernel dynamics, which then take the network's place
+            (`kernel_dynamics.py`, on the rotating sphere); 0 for the network.
+        frames: of each that are remembered; 0 for all.
+        stride: frames that a step of kernel dynamics spans.
+        modes: zonal harmonics that kernel dynamics keep.
     """
 
     hidden: int = 128
@@ -77,6 +82,10 @@ class DynamicsConfig:
     neighbours: int = 0
     moving: bool = False
     step: float = 0.25
+    trajectories: int = 0
+    frames: int = 0
+    stride: int = 2
+    modes: int = 1024
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,19 @@ def from_dict(plain: Mapping[str, Any]) -> ForecasterConfig:
 
 
 _MAY_BE_ZERO = frozenset(
-    {"neighbours", "degree", "blocks", "seed", "steps", "field_steps", "dynamics_steps", "joint_steps", "ema"}
+    {
+        "neighbours",
+        "degree",
+        "blocks",
+        "trajectories",
+        "frames",
+        "seed",
+        "steps",
+        "field_steps",
+        "dynamics_steps",
+        "joint_steps",
+        "ema",
+    }
 )
 """Settings whose zero means something: all, none."""
 

@@ -92,11 +92,16 @@ def told(progress: Progress, data: Trajectories, budget: float, fit: Fit | None)
         schedule = f"as many steps as fit into {budget / 60:.3g} minutes"
     else:
         schedule = f"{config.field_steps} + {config.dynamics_steps} + {config.joint_steps} steps"
+    if model.kernel is not None:
+        how = f"{model.config.dynamics.trajectories} of them remembered, in closed form"
+        schedule, horizon = f"{config.field_steps} rounds of the encoder", frames - 1
+    else:
+        step = model.config.dynamics.step
+        how = f"dynamics of {model.config.dynamics.hidden} channels in steps of at most {step:g}"
     return [
         f"data      {samples} trajectories of {frames} frames, {every}{'' if unit == '1' else f' ({unit})'}, "
         f"on {model.config.geometry}: {names} at {len(data.points)} points{static}",
-        f"model     {size} latents of {model.field.context_dim} numbers{left}; dynamics of "
-        f"{model.config.dynamics.hidden} channels in steps of at most {model.config.dynamics.step:g}",
+        f"model     {size} latents of {model.field.context_dim} numbers{left}; {how}",
         f"training  {schedule}; rollouts of up to {horizon} frames; "
         f"{motions_of_the_world(config, samples)} motions of the world; seed {config.seed}",
     ]

@@ -64,6 +64,9 @@ def _line(head: str, text: str) -> str:
 def _dynamics(model: Forecaster) -> str:
     if model.linear is not None and model.linear.sufficient:
         return "linear, in closed form; no network"
+    if model.kernel is not None:
+        own = model.config.dynamics
+        return f"kernel regression on {own.trajectories} remembered trajectories of {own.frames} frames"
     count = sum(p.numel() for p in model.dynamics.parameters())
     return f"a network of {count:,} weights, steps of at most {model.config.dynamics.step:g}"
 

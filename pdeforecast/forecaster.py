@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from pdeforecast import kernel_dynamics
 from pdeforecast.assimilation import Frame, assimilate
 from pdeforecast.config import AttentionFieldConfig, ForecasterConfig, LinearFieldConfig
 from pdeforecast.decoding import Decoded
@@ -17,11 +18,12 @@ from pdeforecast.encoder import MetaSGD
 from pdeforecast.errors import DataError, DivergedError, UsageError
 from pdeforecast.field import EquivariantField
 from pdeforecast.geometry import GEOMETRIES, Geometry
+from pdeforecast.kernel_dynamics import KernelDynamics
 from pdeforecast.latents import Latents
 from pdeforecast.linear_dynamics import LinearDynamics
 from pdeforecast.linear_field import LinearField
 from pdeforecast.preconditioner import PreconditionedSGD, homogeneous
-from pdeforecast.principal import PrincipalSGD
+from pdeforecast.principal import FINE_NOISE, PrincipalSGD
 from pdeforecast.rollout import Surroundings, rollout
 from pdeforecast.trajectory import (
     TIMES,
@@ -88,6 +90,7 @@ class Forecaster(nn.Module):
         self.linear: LinearDynamics | None = None
         if isinstance(self.encoder, PrincipalSGD) and not config.dynamics.moving:
             self.linear = LinearDynamics(self.encoder.modes.shape[-1])
+        self.kernel = _kernel(config, self.encoder) if config.dynamics.trajectories else None
         self.register_buffer("mean", torch.zeros(len(config.variables)))
         self.register_buffer("scale", torch.ones(len(config.variables)))
         self.card: dict[str, Any] = {}
@@ -187,6 +190,8 @@ class Forecaster(nn.Module):
         """The latents at each of the non-decreasing `times`."""
         if self.linear is not None and self.linear.sufficient:
             return [self.carried(latents, time) for time in times]
+        if self.kernel is not None:
+            return self.kernel.rollout(latents, times)
         return rollout(self.dynamics, latents, surroundings, times, step=self.config.dynamics.step)
 
     def modes_of(self, latents: Latents) -> Tensor:
@@ -413,6 +418,25 @@ def _lead_times(lead_time: Sequence[float]) -> list[float]:
     return times
 
 
+def _kernel(config: ForecasterConfig, encoder: nn.Module) -> KernelDynamics:
+    """The dynamics that remember trajectories.
+
+    Raises:
+        ValueError: where they do not serve.
+    """
+    own = config.dynamics
+    served = isinstance(encoder, PrincipalSGD) and encoder.field.geometry.domain == "rotating_sphere"
+    if not served or config.statics or own.moving:
+        raise ValueError(
+            "dynamics.trajectories is for a linear field with resting poses on the rotating sphere, "
+            "without static fields"
+        )
+    assert isinstance(encoder, PrincipalSGD)
+    return KernelDynamics(
+        encoder.field, encoder.poses, encoder.windows, own.trajectories, own.frames, own.stride, own.modes
+    )
+
+
 def _linear_field(geometry: Any, channels: int, config: LinearFieldConfig) -> LinearField:
     radius = config.radius * geometry.spacing(config.latents)
     return LinearField(geometry, channels, config.degree, config.neighbours, radius)
@@ -424,7 +448,8 @@ def _encoder(config: ForecasterConfig) -> PreconditionedSGD | PrincipalSGD | Met
         linear = _linear_field(geometry, channels, chosen)
         if homogeneous(geometry, chosen.latents):
             return PreconditionedSGD(linear, chosen.latents, chosen.window)
-        return PrincipalSGD(linear, chosen.latents, chosen.window, chosen.rank)
+        noise = FINE_NOISE if not config.dynamics.trajectories else kernel_dynamics.NOISE
+        return PrincipalSGD(linear, chosen.latents, chosen.window, chosen.rank, noise)
     assert isinstance(chosen, AttentionFieldConfig)
     field = EquivariantField(
         geometry,

@@ -29,7 +29,7 @@ from pdeforecast.preconditioner import ExactStep, alike, means, same
 
 _FIRST_NOISE = 1e-6
 """Before anything is learned."""
-_FINE_NOISE = 1e-3
+FINE_NOISE = 1e-3
 """The same where modes do not tell all. With less, contexts grow along directions that no field value shows,
 which a network then has to tell from the others."""
 _LEAST_NOISE = 1e-12
@@ -51,6 +51,7 @@ class PrincipalSGD(nn.Module):
         latents: N, the size of the lattice.
         window: σ of the Gaussian windows, in units of the lattice spacing.
         rank: how many modes are kept.
+        fine_noise: with which states are encoded anew that modes do not tell.
 
     Attributes:
         initial: c₀ (orbits, context_dim), one per orbit of the group.
@@ -69,12 +70,15 @@ class PrincipalSGD(nn.Module):
     unexplained: Tensor
     noise: Tensor
 
-    def __init__(self, field: LinearField, latents: int, window: float, rank: int) -> None:
+    def __init__(
+        self, field: LinearField, latents: int, window: float, rank: int, fine_noise: float = FINE_NOISE
+    ) -> None:
         super().__init__()
         poses = field.geometry.lattice(latents)
         widths = torch.full((latents,), window * field.geometry.spacing(latents), dtype=torch.float64)
         orbit = same(field.geometry.between(poses, poses))
         self.field = field
+        self.fine_noise = fine_noise
         self.register_buffer("poses", poses, persistent=False)
         self.register_buffer("windows", widths, persistent=False)
         self.register_buffer("orbit", orbit, persistent=False)
@@ -169,7 +173,7 @@ class PrincipalSGD(nn.Module):
             Whether it is done; else the states are to be encoded anew, for modes do not tell all of them.
         """
         contexts = contexts.double()
-        hasty = not self.modes.any() and bool((self.noise < _FINE_NOISE).all())
+        hasty = not self.modes.any() and bool((self.noise < FINE_NOISE).all())
         self.initial.copy_(means(contexts.mean(0), self.orbit, len(self.initial)))
         centred = contexts - self.centre
         space = self.field.geometry
@@ -193,7 +197,7 @@ class PrincipalSGD(nn.Module):
         elif hasty:
             self.initial.zero_()
             self.modes.zero_()
-            self.noise.fill_(_FINE_NOISE)
+            self.noise.fill_(self.fine_noise)
             return False
         else:
             self.local.learn(rest)

@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -35,7 +35,7 @@ from pdeforecast.checkpoint import (
     write_plain,
     write_tensors,
 )
-from pdeforecast.config import ForecasterConfig, from_dict, override, to_dict
+from pdeforecast.config import DynamicsConfig, ForecasterConfig, from_dict, override, to_dict
 from pdeforecast.errors import CheckpointError, DataError, DivergedError, UsageError
 from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.geometry import Geometry
@@ -98,6 +98,8 @@ def begin(
     times = times_of(ds)
     if "dynamics.step" not in settings and len(times) > 1 and times[1] > times[0]:
         chosen = replace(chosen, dynamics=replace(chosen.dynamics, step=times[1] - times[0]))
+    if chosen.dynamics.trajectories:
+        chosen = replace(chosen, dynamics=_remembering(chosen.dynamics, ds.sizes.get("sample", 1), times))
     config = ForecasterConfig(
         geometry=geometry.name,
         variables=variables,
@@ -110,6 +112,23 @@ def begin(
         return Progress(_initial(config, chosen.training), chosen.training)
     except ValueError as error:
         raise UsageError(f"expected a model that can be built; {error}", "Mend that `--set`.") from error
+
+
+def _remembering(dynamics: DynamicsConfig, samples: int, times: Sequence[float]) -> DynamicsConfig:
+    """Kernel dynamics that remember no more than there is.
+
+    Raises:
+        UsageError: if the frames are not evenly spaced, or too few.
+    """
+    gaps = [b - a for a, b in pairwise(times)]
+    frames = min(dynamics.frames or len(times), len(times))
+    if frames <= dynamics.stride or max(gaps) - min(gaps) > 1e-6 * max(gaps):
+        raise UsageError(
+            f"expected more than {dynamics.stride} evenly spaced frames for dynamics.trajectories; "
+            f"came {len(times)}.",
+            "Train a network: `--set dynamics.trajectories=0`.",
+        )
+    return replace(dynamics, trajectories=min(dynamics.trajectories, samples), frames=frames)
 
 
 def _continued(

@@ -435,7 +435,7 @@ def motions_of_the_world(config: TrainingConfig, samples: int) -> int:
 
 def _motions(model: Forecaster, config: TrainingConfig, samples: int) -> Tensor:
     """Elements of the group that move the data."""
-    count = motions_of_the_world(config, samples)
+    count = 1 if model.kernel is not None else motions_of_the_world(config, samples)
     return model.geometry.random_motion(count, _draw(config, "dynamics", 10**8))
 
 
@@ -486,6 +486,25 @@ def _learn_linear(progress: Progress, encoded: list["Encoded"], times: tuple[flo
     return share
 
 
+def _remember(model: Forecaster, encoded: "Encoded", times: tuple[float, ...]) -> float:
+    """Gives trajectories to the kernel dynamics.
+
+    Returns:
+        The share of the mean square change in the fields, over a frame, that they do not tell.
+    """
+    assert model.kernel is not None
+    frames = model.config.dynamics.frames
+    gap = (times[frames - 1] - times[0]) / (frames - 1)
+    model.kernel.learn(encoded.contexts[:, :frames], gap)
+    now, after = _frames(model, encoded, slice(-1)), _frames(model, encoded, slice(1, None))
+    few = torch.linspace(0, len(now.contexts) - 1, min(64, len(now.contexts))).long()
+    now, after = replace(now, contexts=now.contexts[few]), replace(after, contexts=after.contexts[few])
+    distance = _metric(model)
+    return float(
+        distance(model.rollout(now, _constant(encoded.static), [gap])[0], after) / distance(now, after)
+    )
+
+
 def _frames(model: Forecaster, part: Encoded, frames: slice) -> Latents:
     """Some frames of all trajectories, as one batch."""
     poses = part.poses if part.poses.ndim == 2 else part.poses[:, frames].flatten(0, 1)
@@ -495,6 +514,10 @@ def _frames(model: Forecaster, part: Encoded, frames: slice) -> Latents:
 def _dynamics(progress: Progress, data: Trajectories, encoded: list["Encoded"]) -> Iterator[Report]:
     """Learns to move latents that were encoded once, judged in the metric of the field."""
     model = progress.model
+    if model.kernel is not None:
+        progress.config = replace(progress.config, dynamics_steps=0, joint_steps=0)
+        yield Report("dynamics", 0, 0, _remember(model, encoded[0], data.times), 1)
+        return
     # A model that is fine-tuned keeps the scales and the linear part that its network was trained with.
     if progress.step == 0 and not progress.config.init_from:
         if model.linear is not None:

@@ -1,0 +1,272 @@
+"""The flow of fields about an axis, by regression on trajectories that are remembered.
+
+Where every trajectory belongs to one family of flows, as those of one unstable jet do, states lie near a
+surface of few dimensions, and what followed on similar states tells what follows on this one. With a the
+amplitudes of a state in zonal harmonics, f − f̄ = Σ a_mr b_mr(latitude) e^{im longitude}, R_θ the turn of
+the world by θ and w_i the remembered states, the flow over j frames is
+
+    Φ_j(a)_m = Σ_i K_m(a, w_i) α_ijm,      K_m(a, b) = 1/2π ∫ exp(−‖a − R_θ b‖² / 2ℓ²) e^{−imθ} dθ,
+
+a Gaussian process whose kernel is averaged over the group: Φ_j(R_θ a) = R_θ Φ_j(a), and a trajectory tells
+of all its turned copies what it tells of itself. The weights α are in closed form,
+
+    (K_m + ρ) α_jm = (what followed, j frames later)_m,
+
+and far from everything that is remembered the flow leads to the mean state, so forecasts stay bounded.
+States are read on a grid, where latents show them, and written back as latents by least squares. Between
+frames the path is a cubic. Sources: M. Reisert and H. Burkhardt, Learning equivariant functions with matrix
+valued kernels, JMLR 8 (2007) 385; Z. Zhao and D. Giannakis, Analog forecasting with dynamics-adapted
+kernels, Nonlinearity 29 (2016) 2888.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pdeforecast.latents import Latents
+from pdeforecast.linear_field import LinearField
+from pdeforecast.local_prior import LocalStep
+
+_WIDTH = 0.5
+"""ℓ², in units of the mean square of remembered states, about their mean."""
+_RIDGE = 1e-5
+"""ρ: small against K(a, a), which is at most 1."""
+_FINER = 1.2
+"""Latitudes of the grid, in units of those that have as many numbers as the latents."""
+NOISE = 1e-5
+"""Error variance with which states are encoded before their noise is learned: the flow reads fields, so
+directions of the contexts that no field value shows do no harm, and fine structure is kept."""
+_WRITE_NOISE = 3e-6
+"""Error variance with which latents are fitted to the grid, in units of the fields' scale."""
+
+
+class KernelDynamics(nn.Module):
+    """Contexts on the lattice, at any times.
+
+    Args:
+        field: the field, linear in its contexts.
+        poses: (N, pose_dim), of the lattice.
+        windows: (N,).
+        trajectories: S that are remembered.
+        frames: T of each.
+        stride: frames that one step of the flow spans.
+        modes: zonal harmonics that are kept, with the profiles b in which states vary most.
+
+    Attributes:
+        gap: the time from frame to frame.
+        wave: (modes,), the wave number m of each, in rising order.
+        profiles: b (modes, V·latitudes, 2), real and imaginary parts, orthonormal when weighted by area.
+        size: (modes,), the spread of each amplitude.
+        mean: f̄ (V·latitudes,).
+        memory: (S, T, modes, 2), amplitudes in units of their spread.
+    """
+
+    gap: Tensor
+    wave: Tensor
+    profiles: Tensor
+    size: Tensor
+    mean: Tensor
+    memory: Tensor
+    poses: Tensor
+    windows: Tensor
+
+    def __init__(
+        self,
+        field: LinearField,
+        poses: Tensor,
+        windows: Tensor,
+        trajectories: int,
+        frames: int,
+        stride: int,
+        modes: int,
+    ) -> None:
+        super().__init__()
+        self.field = field
+        self.stride = stride
+        self.latitudes = round(_FINER * math.sqrt(len(poses) * field.functions / 2))
+        self.longitudes = 2 * self.latitudes
+        values = field.channels * self.latitudes
+        self.register_buffer("poses", poses, persistent=False)
+        self.register_buffer("windows", windows, persistent=False)
+        self.register_buffer("gap", torch.ones((), dtype=torch.float64))
+        self.register_buffer("wave", torch.zeros(modes, dtype=torch.long))
+        self.register_buffer("profiles", torch.zeros(modes, values, 2, dtype=torch.float16))
+        self.register_buffer("size", torch.ones(modes))
+        self.register_buffer("mean", torch.zeros(values))
+        self.register_buffer("memory", torch.zeros(trajectories, frames, modes, 2, dtype=torch.float16))
+        self._weights: tuple[Tensor, Tensor] | None = None
+        self._writer: LocalStep | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_weights": None, "_writer": None}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "KernelDynamics":
+        self._weights = self._writer = None
+        # Amplitudes keep their types, whatever that of the networks.
+        kept = {name: buffer.dtype for name, buffer in self.named_buffers()}
+        super()._apply(fn, recurse)
+        for name, buffer in self.named_buffers(recurse=False):
+            setattr(self, name, buffer.to(kept[name]))
+        return self
+
+    def learn(self, contexts: Tensor, gap: float) -> None:
+        """Remembers trajectories (S or more, T, N, context_dim) of frames `gap` apart."""
+        fields = torch.stack([self._seen(part) for part in contexts[: len(self.memory)]])
+        mean = fields.mean((0, 1, 4))
+        spectrum = torch.fft.rfft(self._weighed(fields - mean[..., None]), norm="forward").flatten(2, 3)
+        found = []
+        for m in range(self.longitudes // 2):
+            part = spectrum[..., m].flatten(0, 1)
+            moments = part.T @ part.conj() / len(part)
+            energy, profiles = torch.linalg.eigh(moments if m else moments.real)
+            found += [(float(_both(m) * e), m, b + 0j) for e, b in zip(energy, profiles.T, strict=True)]
+        found = sorted(found, key=lambda mode: -mode[0])[: len(self.wave)]
+        found = sorted(found, key=lambda mode: mode[1])
+        self.gap.fill_(gap)
+        self.mean.copy_(mean.flatten())
+        self.wave.copy_(torch.tensor([m for _, m, _ in found]))
+        self.profiles.copy_(torch.view_as_real(torch.stack([b for *_, b in found])))
+        amplitudes = self._amplitudes(fields)
+        self.size.copy_(amplitudes.abs().square().mean((0, 1)).sqrt().clamp_min(1e-12))
+        self.memory.copy_(torch.view_as_real(amplitudes / self.size))
+        self._weights = None
+
+    def rollout(self, latents: Latents, times: Sequence[float]) -> list[Latents]:
+        """The latents at each of the non-decreasing `times`."""
+        if not len(times) or times[-1] == 0:
+            return [latents for _ in times]
+        path = self.path(self._amplitudes(self._seen(latents.contexts)), times)
+        later = iter(self._written(path).unbind(1))
+        return [
+            latents if time == 0 else replace(latents, contexts=next(later).to(latents.contexts))
+            for time in times
+        ]
+
+    def path(self, amplitudes: Tensor, times: Sequence[float]) -> Tensor:
+        """Amplitudes (batch, modes) at those of `times` that are not zero: (batch, times, modes)."""
+        at = [time / float(self.gap) for time in times if time > 0]
+        frames = [amplitudes]
+        while len(frames) <= max(3, math.ceil(at[-1]) + 1):
+            frames += self.carried(frames[-1])
+        return torch.stack([_cubic(frames, x) for x in at], dim=1)
+
+    def carried(self, amplitudes: Tensor) -> list[Tensor]:
+        """Amplitudes (batch, modes) after 1 … stride frames, each Φ_j."""
+        known, weights = self._solved()
+        kernel = self._kernel(amplitudes, known)
+        steps = []
+        for m, (start, end) in self._waves():
+            after = kernel[..., m] @ weights[:, :, start:end].flatten(1)
+            after = after.unflatten(-1, (self.stride, -1))
+            steps.append(after.real + 0j if m == 0 else after)
+        return list(torch.cat(steps, dim=-1).unbind(1))
+
+    def _solved(self) -> tuple[Tensor, Tensor]:
+        """w (n, modes) and α (n, stride, modes), from what is remembered."""
+        if self._weights is None:
+            memory = torch.view_as_complex(self.memory.double()) * self.size
+            starts = range(0, memory.shape[1] - self.stride, self.stride)
+            known = memory[:, list(starts)].flatten(0, 1)
+            after = torch.stack(
+                [memory[:, [start + j for start in starts]] for j in range(1, self.stride + 1)], dim=2
+            ).flatten(0, 1)
+            kernel = self._kernel(known, known)
+            weights = torch.empty_like(after)
+            ridge = _RIDGE * torch.eye(len(known)).to(kernel)
+            for m, (start, end) in self._waves():
+                factor = torch.linalg.cholesky(kernel[..., m] + ridge)
+                solved = torch.cholesky_solve(after[..., start:end].flatten(1), factor)
+                weights[..., start:end] = solved.unflatten(1, (self.stride, -1))
+            self._weights = known, weights
+        return self._weights
+
+    def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
+        """K_m(a, b), (len(a), len(b), waves)."""
+        waves = self.longitudes // 2 + 1
+        products = torch.zeros(len(a), len(b), waves, dtype=a.dtype, device=a.device)
+        for m, (start, end) in self._waves():
+            products[..., m] = a[:, start:end] @ b[:, start:end].mH
+        turned = torch.fft.irfft(products, n=self.longitudes, norm="forward")
+        both = _both(self.wave)
+        squared = [(both * part.abs().square()).sum(-1) for part in (a, b)]
+        width = _WIDTH * (both * self.size.double().square()).sum()
+        distance = squared[0][:, None, None] + squared[1][:, None] - 2 * turned
+        return torch.fft.rfft((-0.5 * distance / width).exp(), norm="forward")
+
+    def _waves(self) -> list[tuple[int, tuple[int, int]]]:
+        """Each wave number that has modes, and where they begin and end."""
+        numbers, counts = self.wave.unique_consecutive(return_counts=True)
+        ends = counts.cumsum(0).tolist()
+        return [
+            (m, (end - n, end)) for m, n, end in zip(numbers.tolist(), counts.tolist(), ends, strict=True)
+        ]
+
+    def _amplitudes(self, fields: Tensor) -> Tensor:
+        """a (…, modes) of fields (…, V, latitudes, longitudes)."""
+        mean = self.mean.double().view(self.field.channels, self.latitudes, 1)
+        spectrum = torch.fft.rfft(self._weighed(fields - mean), norm="forward").flatten(-3, -2)
+        profiles = torch.view_as_complex(self.profiles.double())
+        parts = [spectrum[..., m] @ profiles[start:end].mH for m, (start, end) in self._waves()]
+        return torch.cat(parts, dim=-1)
+
+    def _fields(self, amplitudes: Tensor) -> Tensor:
+        """The inverse of `_amplitudes`."""
+        profiles = torch.view_as_complex(self.profiles.double())
+        shape = (*amplitudes.shape[:-1], profiles.shape[1], self.longitudes // 2 + 1)
+        spectrum = amplitudes.new_zeros(shape)
+        for m, (start, end) in self._waves():
+            spectrum[..., m] = amplitudes[..., start:end] @ profiles[start:end]
+        values = torch.fft.irfft(spectrum, n=self.longitudes, norm="forward")
+        values = values.unflatten(-2, (self.field.channels, self.latitudes))
+        return values / self._area().sqrt() + self.mean.double().view(*values.shape[-3:-1], 1)
+
+    def _weighed(self, fields: Tensor) -> Tensor:
+        return fields * self._area().sqrt()
+
+    def _area(self) -> Tensor:
+        """(latitudes, 1): the share of the sphere that a circle of the grid stands for."""
+        cosine = self.field.geometry.axis("latitude", self.latitudes).deg2rad().cos()
+        return (cosine / cosine.sum())[:, None].to(self.gap)
+
+    def points(self) -> Tensor:
+        """(latitudes · longitudes, 3), of the grid."""
+        space = self.field.geometry
+        latitude, longitude = space.axis("latitude", self.latitudes), space.axis("longitude", self.longitudes)
+        grid = {"longitude": longitude.expand(self.latitudes, -1)}
+        grid["latitude"] = latitude[:, None].expand(-1, self.longitudes)
+        return space.embed(torch.stack([grid[name] for name in space.coordinates], dim=-1)).flatten(0, 1)
+
+    def _seen(self, contexts: Tensor) -> Tensor:
+        """Fields (batch, V, latitudes, longitudes) that contexts (batch, N, context_dim) show."""
+        latents = Latents(self.poses, contexts.double(), self.windows)
+        values = self.field(self.points().to(self.gap), latents)
+        return values.movedim(-1, 1).unflatten(-1, (self.latitudes, self.longitudes))
+
+    def _written(self, path: Tensor) -> Tensor:
+        """Contexts (batch, times, N, context_dim) that show amplitudes (batch, times, modes)."""
+        if self._writer is None:
+            design = self.field.design(self.points().to(self.gap), self.poses, self.windows)
+            share = (self._area() * self.latitudes).expand(-1, self.longitudes).flatten()
+            self._writer = LocalStep(design, (share / _WRITE_NOISE).sqrt())
+        values = self._fields(path).flatten(-2).movedim(-2, 0)
+        contexts = self._writer(values.flatten(0, 2)).unflatten(0, values.shape[:3])
+        return contexts.unflatten(-1, (len(self.poses), -1)).movedim(0, -2).flatten(-2)
+
+
+def _both(wave: Any) -> Any:
+    """How often a wave number counts in a sum over all of them, negative ones as well."""
+    return 2.0 - 1.0 * (wave == 0)
+
+
+def _cubic(frames: Sequence[Tensor], x: float) -> Tensor:
+    """What lies at a place x among frames 0, 1, …: on a frame that frame, else a cubic through four."""
+    if abs(x - round(x)) < 1e-6:
+        return frames[round(x)]
+    first = max(0, min(math.floor(x) - 1, len(frames) - 4))
+    nodes = range(first, first + 4)
+    weights = [math.prod((x - k) / (i - k) for k in nodes if k != i) for i in nodes]
+    return torch.stack([w * frames[i] for i, w in zip(nodes, weights, strict=True)]).sum(0)
