@@ -19,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor
 
-from pdeforecast.config import from_dict, to_dict
+from pdeforecast.config import KernelDynamicsConfig, from_dict, to_dict
 from pdeforecast.errors import CheckpointError, nearest
 from pdeforecast.forecaster import Forecaster
+from pdeforecast.kernel_dynamics import KernelDynamics
 from pdeforecast.latents import Latents
 from pdeforecast.replacing import replacing
 
@@ -205,9 +206,12 @@ def find(model: str | os.PathLike[str]) -> Path:
 
 
 def _probe_contexts(model: Forecaster) -> Tensor:
-    scale = model.dynamics.context_scale.cpu()
-    draw = torch.Generator().manual_seed(0)
-    return 0.5 * scale * torch.randn(1, model.config.field.latents, len(scale), generator=draw)
+    numbers = torch.randn(
+        1, model.config.field.latents, model.field.context_dim, generator=torch.Generator().manual_seed(0)
+    )
+    if isinstance(model.dynamics, KernelDynamics):
+        return numbers
+    return 0.5 * model.dynamics.context_scale.cpu() * numbers
 
 
 @torch.no_grad()
@@ -218,7 +222,10 @@ def _probe(model: Forecaster, contexts: Tensor) -> Tensor:
     start = Latents(model.lattice(), contexts.to(model.mean), model.windows())
     statics = torch.zeros(1, len(points), len(model.config.statics), dtype=torch.float64)
     around = model.surroundings(points, statics)
-    return model.decode(points, model.rollout(start, around, [model.config.dynamics.step])).cpu()
+    # Dynamics that remember solve for their weights first, which takes seconds; the seal covers their memory.
+    own = model.config.dynamics
+    step = 0.0 if isinstance(own, KernelDynamicsConfig) else own.step
+    return model.decode(points, model.rollout(start, around, [step])).cpu()
 
 
 def _first_line(error: Exception) -> str:

@@ -70,11 +70,6 @@ class DynamicsConfig:
         moving: whether poses move.
         step: the longest Runge–Kutta step, in the dataset's time unit; a run sets it to the interval of its
             frames unless it is told otherwise.
-        trajectories: how many are remembered by kernel dynamics, which then take the network's place
-            (`kernel_dynamics.py`, on the rotating sphere); 0 for the network.
-        frames: of each that are remembered; 0 for all.
-        stride: frames that a step of kernel dynamics spans.
-        modes: zonal harmonics that kernel dynamics keep.
     """
 
     hidden: int = 128
@@ -82,7 +77,20 @@ class DynamicsConfig:
     neighbours: int = 0
     moving: bool = False
     step: float = 0.25
-    trajectories: int = 0
+
+
+@dataclass(frozen=True)
+class KernelDynamicsConfig:
+    """Dynamics that remember trajectories, on the rotating sphere.
+
+    Attributes:
+        trajectories: how many; a run remembers no more than it is given.
+        frames: of each that are remembered; 0 for all.
+        stride: frames that one step spans.
+        modes: zonal harmonics that are kept.
+    """
+
+    trajectories: int = 48
     frames: int = 0
     stride: int = 2
     modes: int = 1024
@@ -106,17 +114,25 @@ class ForecasterConfig:
     statics: Mapping[str, str]
     time_unit: str = "1"
     field: LinearFieldConfig | AttentionFieldConfig = dataclasses.field(default_factory=LinearFieldConfig)
-    dynamics: DynamicsConfig = dataclasses.field(default_factory=DynamicsConfig)
+    dynamics: DynamicsConfig | KernelDynamicsConfig = dataclasses.field(default_factory=DynamicsConfig)
+
+    @property
+    def moving(self) -> bool:
+        """Whether poses move."""
+        return isinstance(self.dynamics, DynamicsConfig) and self.dynamics.moving
 
 
 _FIELDS = {"linear": LinearFieldConfig, "attention": AttentionFieldConfig}
+_DYNAMICS = {"network": DynamicsConfig, "kernel": KernelDynamicsConfig}
 
 
 def to_dict(config: ForecasterConfig) -> dict[str, Any]:
     """`config` as plain data, for JSON."""
-    kind = next(name for name, made in _FIELDS.items() if isinstance(config.field, made))
     plain = asdict(config)
-    return {**plain, "field": {"kind": kind, **plain["field"]}}
+    for part, kinds in (("field", _FIELDS), ("dynamics", _DYNAMICS)):
+        kind = next(name for name, made in kinds.items() if isinstance(getattr(config, part), made))
+        plain[part] = {"kind": kind, **plain[part]}
+    return plain
 
 
 def from_dict(plain: Mapping[str, Any]) -> ForecasterConfig:
@@ -125,14 +141,11 @@ def from_dict(plain: Mapping[str, Any]) -> ForecasterConfig:
     Raises:
         KeyError, TypeError: if `plain` was not made by it.
     """
-    inner = dict(plain["field"])
-    return ForecasterConfig(
-        **{
-            **plain,
-            "field": _FIELDS[inner.pop("kind")](**inner),
-            "dynamics": DynamicsConfig(**plain["dynamics"]),
-        }
-    )
+    field, dynamics = dict(plain["field"]), dict(plain["dynamics"])
+    made_field = _FIELDS[field.pop("kind")](**field)
+    # Models saved before there was another kind have networks, and say nothing.
+    made_dynamics = _DYNAMICS[dynamics.pop("kind", "network")](**dynamics)
+    return ForecasterConfig(**{**plain, "field": made_field, "dynamics": made_dynamics})
 
 
 _MAY_BE_ZERO = frozenset(
@@ -140,7 +153,6 @@ _MAY_BE_ZERO = frozenset(
         "neighbours",
         "degree",
         "blocks",
-        "trajectories",
         "frames",
         "seed",
         "steps",

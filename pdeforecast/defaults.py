@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pdeforecast.config import LinearFieldConfig
+from pdeforecast.config import KernelDynamicsConfig, LinearFieldConfig
 from pdeforecast.geometry import Geometry
 from pdeforecast.linear_field import LinearField
 from pdeforecast.training import Progress, Trajectories, motions_of_the_world
@@ -92,12 +92,12 @@ def told(progress: Progress, data: Trajectories, budget: float, fit: Fit | None)
         schedule = f"as many steps as fit into {budget / 60:.3g} minutes"
     else:
         schedule = f"{config.field_steps} + {config.dynamics_steps} + {config.joint_steps} steps"
-    if model.kernel is not None:
-        how = f"{model.config.dynamics.trajectories} of them remembered, in closed form"
-        schedule, horizon = f"{config.field_steps} rounds of the encoder", frames - 1
+    dynamics = model.config.dynamics
+    if isinstance(dynamics, KernelDynamicsConfig):
+        how = f"{dynamics.trajectories} of the trajectories remembered"
+        schedule, horizon = f"{config.field_steps} rounds of the encoder, then in closed form", frames - 1
     else:
-        step = model.config.dynamics.step
-        how = f"dynamics of {model.config.dynamics.hidden} channels in steps of at most {step:g}"
+        how = f"dynamics of {dynamics.hidden} channels in steps of at most {dynamics.step:g}"
     return [
         f"data      {samples} trajectories of {frames} frames, {every}{'' if unit == '1' else f' ({unit})'}, "
         f"on {model.config.geometry}: {names} at {len(data.points)} points{static}",

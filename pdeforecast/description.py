@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pdeforecast import checkpoint
+from pdeforecast.config import KernelDynamicsConfig
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.trust import CARD
 
@@ -64,11 +65,11 @@ def _line(head: str, text: str) -> str:
 def _dynamics(model: Forecaster) -> str:
     if model.linear is not None and model.linear.sufficient:
         return "linear, in closed form; no network"
-    if model.kernel is not None:
-        own = model.config.dynamics
+    own = model.config.dynamics
+    if isinstance(own, KernelDynamicsConfig):
         return f"kernel regression on {own.trajectories} remembered trajectories of {own.frames} frames"
     count = sum(p.numel() for p in model.dynamics.parameters())
-    return f"a network of {count:,} weights, steps of at most {model.config.dynamics.step:g}"
+    return f"a network of {count:,} weights, steps of at most {own.step:g}"
 
 
 def _measured(card: Mapping[str, Any], unit: str) -> str:

@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from pdeforecast import kernel_dynamics
 from pdeforecast.assimilation import Frame, assimilate
-from pdeforecast.config import AttentionFieldConfig, ForecasterConfig, LinearFieldConfig
+from pdeforecast.config import (
+    AttentionFieldConfig,
+    ForecasterConfig,
+    KernelDynamicsConfig,
+    LinearFieldConfig,
+)
 from pdeforecast.decoding import Decoded
 from pdeforecast.dynamics import LatentDynamics, Modal
 from pdeforecast.encoder import MetaSGD
@@ -28,15 +33,16 @@ from pdeforecast.rollout import Surroundings, rollout
 from pdeforecast.trajectory import (
     TIMES,
     Samples,
-    axes_of,
-    check,
     converted,
     default_axes,
     factors,
     grid_dims,
     is_grid,
+    lead_times,
     observations,
     samples,
+    start_time,
+    target,
     times_of,
     to_dataset,
     unit_of,
@@ -72,25 +78,13 @@ class Forecaster(nn.Module):
         self.config = config
         self.geometry = GEOMETRIES[config.geometry]
         self.encoder = _encoder(config)
-        latents = config.field.latents
         if config.statics:
             static_field = _linear_field(self.geometry, len(config.statics), _STATIC)
             self.static_encoder = PreconditionedSGD(static_field, _STATIC.latents, _STATIC.window)
-        spacing = self.geometry.spacing(latents)
-        self.dynamics = LatentDynamics(
-            self.geometry,
-            self.field.context_dim,
-            len(config.statics) * _STENCIL**self.geometry.dim,
-            config.dynamics.hidden,
-            config.dynamics.blocks,
-            spacing,
-            config.dynamics.neighbours,
-            config.dynamics.moving,
-        )
+        self.dynamics = _dynamics(config, self.encoder)
         self.linear: LinearDynamics | None = None
-        if isinstance(self.encoder, PrincipalSGD) and not config.dynamics.moving:
+        if isinstance(self.encoder, PrincipalSGD) and not config.moving and not self.remembers:
             self.linear = LinearDynamics(self.encoder.modes.shape[-1])
-        self.kernel = _kernel(config, self.encoder) if config.dynamics.trajectories else None
         self.register_buffer("mean", torch.zeros(len(config.variables)))
         self.register_buffer("scale", torch.ones(len(config.variables)))
         self.card: dict[str, Any] = {}
@@ -101,9 +95,14 @@ class Forecaster(nn.Module):
         """How states are represented: the encoder's, whose weights are stored once."""
         return self.encoder.field
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the dynamics are remembered trajectories, and no network."""
+        return isinstance(self.dynamics, KernelDynamics)
+
     def prepare(self) -> "Forecaster":
         """Computes what follows from the weights: the projection and the linear part of the dynamics."""
-        if self.config.dynamics.moving:
+        if self.config.moving or not isinstance(self.dynamics, LatentDynamics):
             return self
         if isinstance(self.encoder, PreconditionedSGD):
             self.dynamics.visible = self.encoder.visible().to(self.mean)
@@ -190,8 +189,9 @@ class Forecaster(nn.Module):
         """The latents at each of the non-decreasing `times`."""
         if self.linear is not None and self.linear.sufficient:
             return [self.carried(latents, time) for time in times]
-        if self.kernel is not None:
-            return self.kernel.rollout(latents, times)
+        if isinstance(self.dynamics, KernelDynamics):
+            return self.dynamics.rollout(latents, times)
+        assert not isinstance(self.config.dynamics, KernelDynamicsConfig)
         return rollout(self.dynamics, latents, surroundings, times, step=self.config.dynamics.step)
 
     def modes_of(self, latents: Latents) -> Tensor:
@@ -252,7 +252,7 @@ class Forecaster(nn.Module):
             UsageError: if lead times or grid mean nothing, or the model cannot assimilate.
             DivergedError: if the forecast leaves the finite numbers; if `lazy`, when it is read.
         """
-        times = _lead_times(lead_time)
+        times = lead_times(lead_time)
         given = _in_order(state) if assimilate else _first(state)
         state = self._in_units(given)
         seen = samples(state, self.geometry, self.config.variables) if not assimilate else None
@@ -285,7 +285,7 @@ class Forecaster(nn.Module):
             axes,
             times,
             time_unit=self.config.time_unit,
-            attrs={"model": self.identity, **_start_time(given), **said.attrs()},
+            attrs={"model": self.identity, **start_time(given), **said.attrs()},
         )
         said.warn()
         fields = {
@@ -311,7 +311,7 @@ class Forecaster(nn.Module):
 
     def _assimilated(self, series: list[tuple[float, Samples]], around: Surroundings) -> Latents:
         """The latents at the first of several times that all of them make most likely."""
-        if isinstance(self.encoder, MetaSGD) or self.config.dynamics.moving:
+        if isinstance(self.encoder, MetaSGD) or self.config.moving:
             raise UsageError(
                 "expected a model with a linear field and resting poses, to assimilate several times.",
                 "Choose another model, or forecast from one time.",
@@ -346,20 +346,14 @@ class Forecaster(nn.Module):
     ) -> tuple[dict[str, Any], dict[str, Any], bool]:
         """The axes of the forecast, its coordinates in the units they were given in, where those are
         others, and whether it lies on a grid."""
-        if grid is not None and like is not None:
-            raise UsageError("expected `grid` or `like`; came both.", "Leave one of them out.")
-        if grid is not None:
-            return dict(default_axes(self.geometry, grid)), {}, True
         ds = state if like is None else like
         by = factors(ds, self.geometry.units)
         same = converted(ds, by, self.geometry.units)
-        if like is not None:
-            check(same, self.geometry, {})
-        places = {name: ds[name].variable for name in by}
-        on_grid = is_grid(same, self.geometry)
+        axes, on_grid = target(same, self.geometry, grid, None if like is None else same)
+        places = {} if grid is not None else {name: ds[name].variable for name in by}
         if not on_grid:
             places = {name: xr.Variable("point", place.values, place.attrs) for name, place in places.items()}
-        return dict(axes_of(same, self.geometry)), places, on_grid
+        return axes, places, on_grid
 
 
 _STENCIL = 4
@@ -400,38 +394,30 @@ def _in_order(ds: xr.Dataset) -> xr.Dataset:
     return ds if name is None else ds.isel({name: np.argsort(times_of(ds), kind="stable")})
 
 
-def _start_time(state: xr.Dataset) -> dict[str, float]:
-    """The time of a state, as the attribute that `trajectory.match` reads; none if it has no time."""
-    time = state.coords.get("time")
-    if time is None or time.dims not in ((), ("time",)) or time.dtype.kind not in "fium":
-        return {}
-    return {"start_time": times_of(xr.Dataset(coords={"time": np.atleast_1d(time.values)}))[0]}
-
-
-def _lead_times(lead_time: Sequence[float]) -> list[float]:
-    times = [float(t) for t in lead_time]
-    if not times or any(not 0 <= t < float("inf") for t in times):
-        raise UsageError(
-            f"expected one or more finite lead times ≥ 0; came {times}.",
-            "Type `--lead-time 0:19:1`, or a comma list such as `0.5,1,7.3`.",
-        )
-    return times
-
-
-def _kernel(config: ForecasterConfig, encoder: nn.Module) -> KernelDynamics:
-    """The dynamics that remember trajectories.
+def _dynamics(config: ForecasterConfig, encoder: nn.Module) -> LatentDynamics | KernelDynamics:
+    """Untrained dynamics.
 
     Raises:
-        ValueError: where they do not serve.
+        ValueError: where those that remember do not serve.
     """
-    own = config.dynamics
-    served = isinstance(encoder, PrincipalSGD) and encoder.field.geometry.domain == "rotating_sphere"
-    if not served or config.statics or own.moving:
-        raise ValueError(
-            "dynamics.trajectories is for a linear field with resting poses on the rotating sphere, "
-            "without static fields"
+    own, geometry = config.dynamics, GEOMETRIES[config.geometry]
+    assert isinstance(encoder, (PreconditionedSGD, PrincipalSGD, MetaSGD))
+    if not isinstance(own, KernelDynamicsConfig):
+        return LatentDynamics(
+            geometry,
+            encoder.field.context_dim,
+            len(config.statics) * _STENCIL**geometry.dim,
+            own.hidden,
+            own.blocks,
+            geometry.spacing(config.field.latents),
+            own.neighbours,
+            own.moving,
         )
-    assert isinstance(encoder, PrincipalSGD)
+    if not isinstance(encoder, PrincipalSGD) or geometry.domain != "rotating_sphere" or config.statics:
+        raise ValueError(
+            "the preset `memory` serves fields on the rotating sphere, without static ones; these are on the "
+            f"{geometry.name}{', with static fields' if config.statics else ''}."
+        )
     return KernelDynamics(
         encoder.field, encoder.poses, encoder.windows, own.trajectories, own.frames, own.stride, own.modes
     )
@@ -448,7 +434,8 @@ def _encoder(config: ForecasterConfig) -> PreconditionedSGD | PrincipalSGD | Met
         linear = _linear_field(geometry, channels, chosen)
         if homogeneous(geometry, chosen.latents):
             return PreconditionedSGD(linear, chosen.latents, chosen.window)
-        noise = FINE_NOISE if not config.dynamics.trajectories else kernel_dynamics.NOISE
+        remembers = isinstance(config.dynamics, KernelDynamicsConfig)
+        noise = kernel_dynamics.NOISE if remembers else FINE_NOISE
         return PrincipalSGD(linear, chosen.latents, chosen.window, chosen.rank, noise)
     assert isinstance(chosen, AttentionFieldConfig)
     field = EquivariantField(

@@ -37,7 +37,7 @@ _RIDGE = 1e-5
 """ρ: small against K(a, a), which is at most 1."""
 _FINER = 1.2
 """Latitudes of the grid, in units of those that have as many numbers as the latents."""
-NOISE = 1e-5
+NOISE = 1e-6
 """Error variance with which states are encoded before their noise is learned: the flow reads fields, so
 directions of the contexts that no field value shows do no harm, and fine structure is kept."""
 _WRITE_NOISE = 3e-6

@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pdeforecast.dynamics import LatentDynamics
 from pdeforecast.forecaster import Forecaster
 
 
 def mixed(model: Forecaster, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`loss`, with the networks of the dynamics in bfloat16 while it is computed."""
     dynamics = model.dynamics
+    if not isinstance(dynamics, LatentDynamics):
+        return loss
     networks: list[nn.Module] = [dynamics.message, dynamics.kernel_basis, *dynamics.blocks]
 
     @wraps(loss)

@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
-from pdeforecast.config import AttentionFieldConfig, DynamicsConfig, LinearFieldConfig
+from pdeforecast.config import (
+    AttentionFieldConfig,
+    DynamicsConfig,
+    KernelDynamicsConfig,
+    LinearFieldConfig,
+)
 from pdeforecast.training import TrainingConfig
 
 
@@ -19,7 +24,7 @@ class Preset:
     """
 
     field: LinearFieldConfig | AttentionFieldConfig
-    dynamics: DynamicsConfig
+    dynamics: DynamicsConfig | KernelDynamicsConfig
     training: TrainingConfig
     budget: float
 
@@ -42,6 +47,12 @@ PRESETS = {
         DynamicsConfig(hidden=384),
         TrainingConfig(batch=256, copies=16, horizon=12),
         25 * 60,
+    ),
+    "memory": Preset(
+        LinearFieldConfig(latents=576, degree=2, rank=32),
+        KernelDynamicsConfig(),
+        TrainingConfig(field_steps=2, copies=1),
+        0,
     ),
     "paper": Preset(
         AttentionFieldConfig(

@@ -173,7 +173,7 @@ class PrincipalSGD(nn.Module):
             Whether it is done; else the states are to be encoded anew, for modes do not tell all of them.
         """
         contexts = contexts.double()
-        hasty = not self.modes.any() and bool((self.noise < FINE_NOISE).all())
+        hasty = not self.modes.any() and bool((self.noise < self.fine_noise).all())
         self.initial.copy_(means(contexts.mean(0), self.orbit, len(self.initial)))
         centred = contexts - self.centre
         space = self.field.geometry

@@ -35,7 +35,14 @@ from pdeforecast.checkpoint import (
     write_plain,
     write_tensors,
 )
-from pdeforecast.config import DynamicsConfig, ForecasterConfig, from_dict, override, to_dict
+from pdeforecast.config import (
+    DynamicsConfig,
+    ForecasterConfig,
+    KernelDynamicsConfig,
+    from_dict,
+    override,
+    to_dict,
+)
 from pdeforecast.errors import CheckpointError, DataError, DivergedError, UsageError
 from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.geometry import Geometry
@@ -96,17 +103,18 @@ def begin(
     chosen = override(Settings(preset.field, preset.dynamics, preset.training), settings)
     time_name = "time" if "time" in ds.dims else "lead_time"
     times = times_of(ds)
-    if "dynamics.step" not in settings and len(times) > 1 and times[1] > times[0]:
-        chosen = replace(chosen, dynamics=replace(chosen.dynamics, step=times[1] - times[0]))
-    if chosen.dynamics.trajectories:
-        chosen = replace(chosen, dynamics=_remembering(chosen.dynamics, ds.sizes.get("sample", 1), times))
+    dynamics = chosen.dynamics
+    if isinstance(dynamics, KernelDynamicsConfig):
+        dynamics = _remembering(dynamics, ds.sizes.get("sample", 1), times)
+    elif "dynamics.step" not in settings and len(times) > 1 and times[1] > times[0]:
+        dynamics = replace(dynamics, step=times[1] - times[0])
     config = ForecasterConfig(
         geometry=geometry.name,
         variables=variables,
         statics=statics,
         time_unit=str(ds[time_name].attrs.get("units", "1")) if time_name in ds.variables else "1",
         field=chosen.field,
-        dynamics=chosen.dynamics,
+        dynamics=dynamics,
     )
     try:
         return Progress(_initial(config, chosen.training), chosen.training)
@@ -114,7 +122,9 @@ def begin(
         raise UsageError(f"expected a model that can be built; {error}", "Mend that `--set`.") from error
 
 
-def _remembering(dynamics: DynamicsConfig, samples: int, times: Sequence[float]) -> DynamicsConfig:
+def _remembering(
+    dynamics: KernelDynamicsConfig, samples: int, times: Sequence[float]
+) -> KernelDynamicsConfig:
     """Kernel dynamics that remember no more than there is.
 
     Raises:
@@ -124,9 +134,9 @@ def _remembering(dynamics: DynamicsConfig, samples: int, times: Sequence[float])
     frames = min(dynamics.frames or len(times), len(times))
     if frames <= dynamics.stride or max(gaps) - min(gaps) > 1e-6 * max(gaps):
         raise UsageError(
-            f"expected more than {dynamics.stride} evenly spaced frames for dynamics.trajectories; "
-            f"came {len(times)}.",
-            "Train a network: `--set dynamics.trajectories=0`.",
+            f"expected more than {dynamics.stride} evenly spaced frames to remember; "
+            f"came {len(times)}, {min(gaps, default=0):g} … {max(gaps, default=0):g} apart.",
+            "Train a network, without `--preset memory`.",
         )
     return replace(dynamics, trajectories=min(dynamics.trajectories, samples), frames=frames)
 
@@ -147,19 +157,21 @@ def _continued(
         training, learning_rate=rate, field_rate=_GENTLE * training.field_rate, field_steps=steps
     )
     chosen = override(Settings(config.field, config.dynamics, training), settings)
-    step = chosen.dynamics.step
+    sizes = config.dynamics
+    if isinstance(sizes, DynamicsConfig):
+        sizes = replace(sizes, step=chosen.dynamics.step)
     for what, own, other in (
         ("geometry", config.geometry, geometry.name),
         ("fields", ", ".join(sorted({**config.variables, **config.statics})), ", ".join(sorted(fields))),
         ("sizes of the field", config.field, chosen.field),
-        ("sizes of the dynamics", replace(config.dynamics, step=step), chosen.dynamics),
+        ("sizes of the dynamics", sizes, chosen.dynamics),
     ):
         if own != other:
             raise UsageError(
                 f"expected the {what} of {init_from}, {own}; came {other}.",
                 "Train without `--init-from`, or give data and settings like the model's.",
             )
-    if known.linear is not None and known.linear.sufficient:
+    if known.remembers or (known.linear is not None and known.linear.sufficient):
         raise UsageError(
             f"expected a model with a network to fine-tune; {init_from} was learned in closed form.",
             "Train anew without `--init-from`: that takes minutes.",

@@ -20,9 +20,12 @@ from torch import Tensor, nn
 from torch.optim import Adam, Muon, Optimizer
 
 from pdeforecast import parallel
+from pdeforecast.config import DynamicsConfig
+from pdeforecast.dynamics import LatentDynamics
 from pdeforecast.encoder import MetaSGD
 from pdeforecast.errors import DivergedError
 from pdeforecast.forecaster import Forecaster
+from pdeforecast.kernel_dynamics import KernelDynamics
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.precision import mixed
@@ -255,6 +258,8 @@ class Progress:
             return [Adam([{"params": trained, "peak": self.config.field_rate}])] if trained else []
         peak = self.config.learning_rate * (1.0 if self.phase == "dynamics" else _JOINT_SHARE)
         moved = list(self.model.dynamics.parameters())
+        if not moved:
+            return []
         matrices = [p for p in moved if p.ndim == 2]
         rest = [p for p in moved if p.ndim != 2]
         made: list[Optimizer] = [
@@ -435,13 +440,14 @@ def motions_of_the_world(config: TrainingConfig, samples: int) -> int:
 
 def _motions(model: Forecaster, config: TrainingConfig, samples: int) -> Tensor:
     """Elements of the group that move the data."""
-    count = 1 if model.kernel is not None else motions_of_the_world(config, samples)
+    count = 1 if model.remembers else motions_of_the_world(config, samples)
     return model.geometry.random_motion(count, _draw(config, "dynamics", 10**8))
 
 
 def _scales(model: Forecaster, encoded: list[Encoded], times: tuple[float, ...]) -> None:
     """The sizes of contexts, statics and the velocities that are left to the network, from the data."""
     dynamics, contexts = model.dynamics, encoded[0].contexts
+    assert isinstance(dynamics, LatentDynamics)
     dynamics.context_scale.copy_(contexts.flatten(0, 2).std(0) + 1e-8)
     if dynamics.static_scale.numel():
         size = torch.cat([e.static for e in encoded]).square().mean().sqrt() + 1e-8
@@ -467,6 +473,7 @@ def _learn_linear(progress: Progress, encoded: list["Encoded"], times: tuple[flo
     model = progress.model
     gaps = torch.tensor(times, dtype=torch.float64).diff()
     regular = float(gaps.max() - gaps.min()) <= 1e-6 * float(gaps.max())
+    assert isinstance(model.dynamics, LatentDynamics) and isinstance(model.config.dynamics, DynamicsConfig)
     if model.linear is None or model.dynamics.modal is None or not regular:
         return 1.0
     paths = [
@@ -492,10 +499,10 @@ def _remember(model: Forecaster, encoded: "Encoded", times: tuple[float, ...]) -
     Returns:
         The share of the mean square change in the fields, over a frame, that they do not tell.
     """
-    assert model.kernel is not None
-    frames = model.config.dynamics.frames
+    assert isinstance(model.dynamics, KernelDynamics)
+    frames = model.dynamics.memory.shape[1]
     gap = (times[frames - 1] - times[0]) / (frames - 1)
-    model.kernel.learn(encoded.contexts[:, :frames], gap)
+    model.dynamics.learn(encoded.contexts[:, :frames], gap)
     now, after = _frames(model, encoded, slice(-1)), _frames(model, encoded, slice(1, None))
     few = torch.linspace(0, len(now.contexts) - 1, min(64, len(now.contexts))).long()
     now, after = replace(now, contexts=now.contexts[few]), replace(after, contexts=after.contexts[few])
@@ -514,7 +521,7 @@ def _frames(model: Forecaster, part: Encoded, frames: slice) -> Latents:
 def _dynamics(progress: Progress, data: Trajectories, encoded: list["Encoded"]) -> Iterator[Report]:
     """Learns to move latents that were encoded once, judged in the metric of the field."""
     model = progress.model
-    if model.kernel is not None:
+    if model.remembers:
         progress.config = replace(progress.config, dynamics_steps=0, joint_steps=0)
         yield Report("dynamics", 0, 0, _remember(model, encoded[0], data.times), 1)
         return

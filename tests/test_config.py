@@ -14,6 +14,7 @@ from pdeforecast.config import (
     AttentionFieldConfig,
     DynamicsConfig,
     ForecasterConfig,
+    KernelDynamicsConfig,
     LinearFieldConfig,
     from_dict,
     override,
@@ -22,18 +23,21 @@ from pdeforecast.config import (
 from pdeforecast.errors import UsageError
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import GEOMETRIES
+from pdeforecast.kernel_dynamics import KernelDynamics
 from pdeforecast.presets import PRESETS, Preset
 from pdeforecast.run import Settings
 from pdeforecast.training import Progress, TrainingConfig, train
 
 SETTINGS = Settings(LinearFieldConfig(), DynamicsConfig(), TrainingConfig())
+GLOBE = {"geometry": "rotating_sphere", "variables": {"height": "m"}, "statics": {}}
 TORUS = {"geometry": "periodic_plane", "variables": {"u": "m"}, "statics": {"f": "1"}}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_build_and_survive_json(preset: str) -> None:
     chosen = PRESETS[preset]
-    config = ForecasterConfig(**TORUS, field=chosen.field, dynamics=chosen.dynamics)
+    world = GLOBE if isinstance(chosen.dynamics, KernelDynamicsConfig) else TORUS
+    config = ForecasterConfig(**world, field=chosen.field, dynamics=chosen.dynamics)
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
     assert Forecaster(config).config == config
 
@@ -122,6 +126,34 @@ def after_training(preset: Preset, flow: xr.Dataset) -> dict[str, torch.Tensor]:
     ]
     forecast = torch.from_numpy(model.forecast(flow, [0, 1.3], {"y": 5, "x": 5}).vorticity.values)
     return {**model.state_dict(), "losses": torch.tensor(losses), "forecast": forecast}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(KernelDynamicsConfig)])
+def test_every_field_of_remembering_dynamics_changes_something(name: str) -> None:
+    known = KernelDynamicsConfig(trajectories=3, frames=6, stride=1, modes=20)
+    other = replace(known, **{name: getattr(known, name) - 1 if name != "stride" else 2})
+    states = [waves(config).state_dict() | {"path": waves_ahead(config)} for config in (known, other)]
+    assert any(
+        states[0][key].shape != states[1][key].shape or not torch.equal(states[0][key], states[1][key])
+        for key in states[0]
+    )
+
+
+def waves(config: KernelDynamicsConfig) -> KernelDynamics:
+    """Dynamics that remember noise."""
+    model = Forecaster(
+        ForecasterConfig(**GLOBE, field=LinearFieldConfig(latents=20, degree=1, rank=4), dynamics=config)
+    )
+    assert isinstance(model.dynamics, KernelDynamics)
+    noise = torch.randn(3, 6, 20, 4, generator=torch.Generator().manual_seed(0))
+    model.dynamics.learn(noise[:, : config.frames], 1.0)
+    return model.dynamics
+
+
+def waves_ahead(config: KernelDynamicsConfig) -> torch.Tensor:
+    made = waves(config)
+    state = torch.ones(1, config.modes, dtype=torch.complex128)
+    return torch.view_as_real(made.path(state, [3.0]))
 
 
 BEFORE: dict[str, dict[str, torch.Tensor]] = {}

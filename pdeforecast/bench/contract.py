@@ -10,21 +10,24 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pdeforecast.errors import DataError, DivergedError, UsageError
+from pdeforecast.errors import DataError, DivergedError
 from pdeforecast.forecaster import static_samples
 from pdeforecast.geometry import GEOMETRIES, Geometry
 from pdeforecast.run import fields_of
 from pdeforecast.trajectory import (
+    TIMES,
     Samples,
     axes_of,
-    check,
     default_axes,
     geometry_of,
     grid_dims,
     grid_points,
     is_grid,
+    lead_times,
     loose_points,
     samples,
+    start_time,
+    target,
     times_of,
     to_dataset,
     trajectory_values,
@@ -173,28 +176,13 @@ def request(
         DataError: if `state` or `like` is not what was learned from.
         UsageError: if lead times or grid mean nothing.
     """
-    times = [float(t) for t in lead_time]
-    if not times or any(not 0 <= t < float("inf") for t in times):
-        raise UsageError(
-            f"expected one or more finite lead times ≥ 0; came {times}.",
-            "Type `--lead-time 0:19:1`, or a comma list such as `0.5,1,7.3`.",
-        )
-    if grid is not None and like is not None:
-        raise UsageError("expected `grid` or `like`; came both.", "Leave one of them out.")
-    space = layout.space
-    state = state.isel({name: 0 for name in ("time", "lead_time") if name in state.dims})
+    times, space = lead_times(lead_time), layout.space
+    state = state.isel({name: 0 for name in TIMES if name in state.dims})
     seen = samples(state, space, layout.variables)
-    own = axes_of(state, space)
-    if grid is not None:
-        target: Axes = {name: torch.as_tensor(axis) for name, axis in default_axes(space, grid).items()}
-        on_grid = True
-    else:
-        if like is not None:
-            check(like, space, {})
-        target = own if like is None else axes_of(like, space)
-        on_grid = is_grid(state if like is None else like, space)
-    points = (grid_points if on_grid else loose_points)(space, target)
-    return Request(state, seen, own if is_grid(state, space) else {}, times, target, points, on_grid)
+    axes, on_grid = target(state, space, grid, like)
+    points = (grid_points if on_grid else loose_points)(space, axes)
+    own = axes_of(state, space) if is_grid(state, space) else {}
+    return Request(state, seen, own, times, axes, points, on_grid)
 
 
 def statics_of(layout: Layout, asked: Request) -> tuple[Samples, Axes]:
@@ -234,18 +222,10 @@ def answer(layout: Layout, asked: Request, values: Tensor, name: str) -> xr.Data
     values = values.movedim(2, -1)
     if asked.on_grid:
         values = values.unflatten(2, [len(axis) for axis in asked.target.values()])
-    state, attrs = asked.state, {"model": name, **_start_time(asked.state)}
+    state, attrs = asked.state, {"model": name, **start_time(asked.state)}
     units = {name: state[name].attrs.get("units", unit) for name, unit in layout.variables.items()}
     forecast = to_dataset(
         values, layout.space, units, asked.target, asked.times, time_unit=layout.time_unit, attrs=attrs
     )
     labels = {"sample": np.atleast_1d(state["sample"].values)} if "sample" in state.coords else {}
     return forecast.assign_coords(labels)
-
-
-def _start_time(state: xr.Dataset) -> dict[str, Any]:
-    """The time of a state, as the attribute that `trajectory.match` reads; none if it has no time."""
-    time = state.coords.get("time")
-    if time is None or time.ndim or time.dtype.kind not in "fium":
-        return {}
-    return {"start_time": times_of(xr.Dataset(coords={"time": np.atleast_1d(time.values)}))[0]}

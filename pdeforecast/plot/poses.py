@@ -61,7 +61,7 @@ def poses_of(
             f"expected a model of the {geometry.domain}; this one forecasts on the {model.geometry.domain}.",
             "Give `--model` the model that made the forecast.",
         )
-    moving = model.config.dynamics.moving
+    moving = model.config.moving
     if moving or getattr(model.config.field, "fit_poses", False):
         times = sorted({*np.linspace(0, max(leads), _TRAIL).tolist(), *leads} if moving else {*leads})
         path = _rolled(model, _state(model, ds, truth, sample), times)

@@ -30,6 +30,7 @@ from pdeforecast.solvers.jacobi import (
     radial_functions,
     radial_sizes,
 )
+from pdeforecast.solvers.sphere import check_even
 
 WORST_CONDITION = 100.0
 """Of the least-squares problems that take grid values to coefficients."""
@@ -64,7 +65,7 @@ class BallGrid:
         radius, latitude, longitude = (axes[name].double() for name in ("radius", "latitude", "longitude"))
         x = latitude.deg2rad().sin()
         angle = torch.arange(modes, device=x.device) * longitude.deg2rad()[:, None]
-        _check_even(longitude)
+        check_even(longitude)
         self.modes = modes
         self.radial = radial_functions(modes, modes, radius)[0]
         self.legendre = legendre_functions(modes, x)[0]
@@ -290,15 +291,6 @@ def _invert(name: str, functions: Callable[[int], Tensor], weights: Tensor, most
         f"expected nodes of {name} that tell {most // 3 + 1} functions apart; these {len(weights)} do not.",
         "Interpolate the state onto Gauss nodes, or onto the centres of equal cells.",
     )
-
-
-def _check_even(longitude: Tensor) -> None:
-    step = 360.0 / len(longitude)
-    if not torch.allclose(longitude.diff(), longitude.new_tensor(step), rtol=0, atol=1e-4):
-        raise DataError(
-            f"expected longitudes that divide the circle evenly, {step:g} degrees apart; these do not.",
-            "Interpolate the state onto even longitudes.",
-        )
 
 
 def _cells(nodes: Tensor, low: float, high: float) -> Tensor:

@@ -69,7 +69,7 @@ class Sphere:
 
     def __init__(self, axes: Mapping[str, Tensor], degrees: int | None = None, radius: float = 1.0) -> None:
         latitude, longitude = axes["latitude"].double(), axes["longitude"].double()
-        _check_even(longitude)
+        check_even(longitude)
         x = latitude.deg2rad().sin()
         most = min(len(latitude), (len(longitude) + 1) // 2)
         l = torch.arange(min(degrees or most, most), dtype=x.dtype, device=x.device)  # noqa: E741
@@ -223,7 +223,12 @@ def _areas(latitude: Tensor) -> Tensor:
     return edges.deg2rad().sin().diff()
 
 
-def _check_even(longitude: Tensor) -> None:
+def check_even(longitude: Tensor) -> None:
+    """Refuse longitudes, in degrees, that do not divide the circle evenly.
+
+    Raises:
+        DataError: if they do not.
+    """
     step = 360.0 / len(longitude)
     if not torch.allclose(longitude.diff(), longitude.new_tensor(step), rtol=0, atol=1e-4):
         raise DataError(

@@ -13,6 +13,7 @@ A point's components follow `geometry.coordinates`; a grid's dimensions, slow fi
 reversed (y, x · latitude, longitude · radius, latitude, longitude). Nothing here names a geometry.
 """
 
+from pdeforecast.trajectory.asking import lead_times, start_time, target
 from pdeforecast.trajectory.checks import check, faults
 from pdeforecast.trajectory.files import check_target, open_dataset, save_dataset, state_hash
 from pdeforecast.trajectory.layout import (
@@ -58,6 +59,7 @@ __all__ = [
     "grid_dims",
     "grid_points",
     "is_grid",
+    "lead_times",
     "loose_points",
     "match",
     "measure",
@@ -66,8 +68,10 @@ __all__ = [
     "read_stations",
     "samples",
     "save_dataset",
+    "start_time",
     "state_hash",
     "stream",
+    "target",
     "times_of",
     "to_dataset",
     "trajectory_values",
