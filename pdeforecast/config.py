@@ -88,12 +88,16 @@ class KernelDynamicsConfig:
         frames: of each that are remembered; 0 for all.
         stride: frames that one step spans.
         modes: zonal harmonics that are kept.
+        latitudes, longitudes: of the grid on which states are read; a run sets them to those of its data, if
+            these have a grid of even longitudes, or else to what the latents can show.
     """
 
     trajectories: int = 48
     frames: int = 0
     stride: int = 2
     modes: int = 1024
+    latitudes: int = 0
+    longitudes: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,8 @@ _MAY_BE_ZERO = frozenset(
         "degree",
         "blocks",
         "frames",
+        "latitudes",
+        "longitudes",
         "seed",
         "steps",
         "field_steps",

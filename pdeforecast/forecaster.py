@@ -190,7 +190,8 @@ class Forecaster(nn.Module):
         if self.linear is not None and self.linear.sufficient:
             return [self.carried(latents, time) for time in times]
         if isinstance(self.dynamics, KernelDynamics):
-            return self.dynamics.rollout(latents, times)
+            assert isinstance(self.encoder, PrincipalSGD)
+            return self.dynamics.rollout(self.encoder, latents, times)
         assert not isinstance(self.config.dynamics, KernelDynamicsConfig)
         return rollout(self.dynamics, latents, surroundings, times, step=self.config.dynamics.step)
 
@@ -419,7 +420,14 @@ def _dynamics(config: ForecasterConfig, encoder: nn.Module) -> LatentDynamics | 
             f"{geometry.name}{', with static fields' if config.statics else ''}."
         )
     return KernelDynamics(
-        encoder.field, encoder.poses, encoder.windows, own.trajectories, own.frames, own.stride, own.modes
+        geometry,
+        len(config.variables),
+        own.latitudes,
+        own.longitudes,
+        own.trajectories,
+        own.frames,
+        own.stride,
+        own.modes,
     )
 
 

@@ -13,10 +13,10 @@ of all its turned copies what it tells of itself. The weights α are in closed f
     (K_m + ρ) α_jm = (what followed, j frames later)_m,
 
 and far from everything that is remembered the flow leads to the mean state, so forecasts stay bounded.
-States are read on a grid, where latents show them, and written back as latents by least squares. Between
-frames the path is a cubic. Sources: M. Reisert and H. Burkhardt, Learning equivariant functions with matrix
-valued kernels, JMLR 8 (2007) 385; Z. Zhao and D. Giannakis, Analog forecasting with dynamics-adapted
-kernels, Nonlinearity 29 (2016) 2888.
+States are read on a grid, that of the training data if they had one, where latents show them, and written
+back as latents by the encoder. Between frames the path is a cubic. Sources: M. Reisert and H. Burkhardt,
+Learning equivariant functions with matrix valued kernels, JMLR 8 (2007) 385; Z. Zhao and D. Giannakis,
+Analog forecasting with dynamics-adapted kernels, Nonlinearity 29 (2016) 2888.
 """
 
 import math
@@ -27,36 +27,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pdeforecast.geometry import Geometry
 from pdeforecast.latents import Latents
-from pdeforecast.linear_field import LinearField
-from pdeforecast.local_prior import LocalStep
+from pdeforecast.principal import PrincipalSGD
 
 _WIDTH = 0.5
 """ℓ², in units of the mean square of remembered states, about their mean."""
 _RIDGE = 1e-5
 """ρ: small against K(a, a), which is at most 1."""
-_FINER = 1.2
-"""Latitudes of the grid, in units of those that have as many numbers as the latents."""
 NOISE = 1e-6
 """Error variance with which states are encoded before their noise is learned: the flow reads fields, so
 directions of the contexts that no field value shows do no harm, and fine structure is kept."""
-_WRITE_NOISE = 3e-6
-"""Error variance with which latents are fitted to the grid, in units of the fields' scale."""
 
 
 class KernelDynamics(nn.Module):
-    """Contexts on the lattice, at any times.
+    """Latents on the lattice, at any times.
 
     Args:
-        field: the field, linear in its contexts.
-        poses: (N, pose_dim), of the lattice.
-        windows: (N,).
+        geometry: the rotating sphere.
+        channels: V.
+        latitudes, longitudes: of the grid.
         trajectories: S that are remembered.
         frames: T of each.
         stride: frames that one step of the flow spans.
         modes: zonal harmonics that are kept, with the profiles b in which states vary most.
 
     Attributes:
+        latitude, longitude: of the grid, in degrees.
         gap: the time from frame to frame.
         wave: (modes,), the wave number m of each, in rising order.
         profiles: b (modes, V·latitudes, 2), real and imaginary parts, orthonormal when weighted by area.
@@ -65,33 +62,33 @@ class KernelDynamics(nn.Module):
         memory: (S, T, modes, 2), amplitudes in units of their spread.
     """
 
+    latitude: Tensor
+    longitude: Tensor
     gap: Tensor
     wave: Tensor
     profiles: Tensor
     size: Tensor
     mean: Tensor
     memory: Tensor
-    poses: Tensor
-    windows: Tensor
 
     def __init__(
         self,
-        field: LinearField,
-        poses: Tensor,
-        windows: Tensor,
+        geometry: Geometry,
+        channels: int,
+        latitudes: int,
+        longitudes: int,
         trajectories: int,
         frames: int,
         stride: int,
         modes: int,
     ) -> None:
         super().__init__()
-        self.field = field
+        self.geometry = geometry
+        self.channels = channels
         self.stride = stride
-        self.latitudes = round(_FINER * math.sqrt(len(poses) * field.functions / 2))
-        self.longitudes = 2 * self.latitudes
-        values = field.channels * self.latitudes
-        self.register_buffer("poses", poses, persistent=False)
-        self.register_buffer("windows", windows, persistent=False)
+        values = channels * latitudes
+        self.register_buffer("latitude", geometry.axis("latitude", latitudes))
+        self.register_buffer("longitude", geometry.axis("longitude", longitudes))
         self.register_buffer("gap", torch.ones((), dtype=torch.float64))
         self.register_buffer("wave", torch.zeros(modes, dtype=torch.long))
         self.register_buffer("profiles", torch.zeros(modes, values, 2, dtype=torch.float16))
@@ -99,13 +96,12 @@ class KernelDynamics(nn.Module):
         self.register_buffer("mean", torch.zeros(values))
         self.register_buffer("memory", torch.zeros(trajectories, frames, modes, 2, dtype=torch.float16))
         self._weights: tuple[Tensor, Tensor] | None = None
-        self._writer: LocalStep | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_weights": None, "_writer": None}
+        return {**self.__dict__, "_weights": None}
 
     def _apply(self, fn: Any, recurse: bool = True) -> "KernelDynamics":
-        self._weights = self._writer = None
+        self._weights = None
         # Amplitudes keep their types, whatever that of the networks.
         kept = {name: buffer.dtype for name, buffer in self.named_buffers()}
         super()._apply(fn, recurse)
@@ -113,13 +109,17 @@ class KernelDynamics(nn.Module):
             setattr(self, name, buffer.to(kept[name]))
         return self
 
-    def learn(self, contexts: Tensor, gap: float) -> None:
-        """Remembers trajectories (S or more, T, N, context_dim) of frames `gap` apart."""
-        fields = torch.stack([self._seen(part) for part in contexts[: len(self.memory)]])
+    def lie_on(self, latitude: Tensor, longitude: Tensor) -> None:
+        """Takes another grid of the same size, in degrees."""
+        self.latitude.copy_(latitude)
+        self.longitude.copy_(longitude)
+
+    def learn(self, fields: Tensor, gap: float) -> None:
+        """Remembers trajectories (S, T, V, latitudes, longitudes) of frames `gap` apart."""
         mean = fields.mean((0, 1, 4))
         spectrum = torch.fft.rfft(self._weighed(fields - mean[..., None]), norm="forward").flatten(2, 3)
         found = []
-        for m in range(self.longitudes // 2):
+        for m in range(min(len(self.longitude) // 2, spectrum.shape[-1])):
             part = spectrum[..., m].flatten(0, 1)
             moments = part.T @ part.conj() / len(part)
             energy, profiles = torch.linalg.eigh(moments if m else moments.real)
@@ -135,12 +135,18 @@ class KernelDynamics(nn.Module):
         self.memory.copy_(torch.view_as_real(amplitudes / self.size))
         self._weights = None
 
-    def rollout(self, latents: Latents, times: Sequence[float]) -> list[Latents]:
-        """The latents at each of the non-decreasing `times`."""
+    def rollout(self, encoder: PrincipalSGD, latents: Latents, times: Sequence[float]) -> list[Latents]:
+        """The latents at each of the non-decreasing `times`.
+
+        Args:
+            encoder: whose field shows the latents, in their own frame, and which writes them.
+        """
         if not len(times) or times[-1] == 0:
             return [latents for _ in times]
-        path = self.path(self._amplitudes(self._seen(latents.contexts)), times)
-        later = iter(self._written(path).unbind(1))
+        path = self._fields(self.path(self._amplitudes(self.seen(encoder, latents.contexts)), times))
+        values = path.flatten(-2).movedim(-2, -1)
+        written = encoder(self.points(), values.flatten(0, 1), None, self._measure())
+        later = iter(written.contexts.unflatten(0, values.shape[:2]).unbind(1))
         return [
             latents if time == 0 else replace(latents, contexts=next(later).to(latents.contexts))
             for time in times
@@ -186,11 +192,11 @@ class KernelDynamics(nn.Module):
 
     def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
         """K_m(a, b), (len(a), len(b), waves)."""
-        waves = self.longitudes // 2 + 1
+        waves = len(self.longitude) // 2 + 1
         products = torch.zeros(len(a), len(b), waves, dtype=a.dtype, device=a.device)
         for m, (start, end) in self._waves():
             products[..., m] = a[:, start:end] @ b[:, start:end].mH
-        turned = torch.fft.irfft(products, n=self.longitudes, norm="forward")
+        turned = torch.fft.irfft(products, n=len(self.longitude), norm="forward")
         both = _both(self.wave)
         squared = [(both * part.abs().square()).sum(-1) for part in (a, b)]
         width = _WIDTH * (both * self.size.double().square()).sum()
@@ -207,7 +213,7 @@ class KernelDynamics(nn.Module):
 
     def _amplitudes(self, fields: Tensor) -> Tensor:
         """a (…, modes) of fields (…, V, latitudes, longitudes)."""
-        mean = self.mean.double().view(self.field.channels, self.latitudes, 1)
+        mean = self.mean.double().view(self.channels, -1, 1)
         spectrum = torch.fft.rfft(self._weighed(fields - mean), norm="forward").flatten(-3, -2)
         profiles = torch.view_as_complex(self.profiles.double())
         parts = [spectrum[..., m] @ profiles[start:end].mH for m, (start, end) in self._waves()]
@@ -216,12 +222,12 @@ class KernelDynamics(nn.Module):
     def _fields(self, amplitudes: Tensor) -> Tensor:
         """The inverse of `_amplitudes`."""
         profiles = torch.view_as_complex(self.profiles.double())
-        shape = (*amplitudes.shape[:-1], profiles.shape[1], self.longitudes // 2 + 1)
+        shape = (*amplitudes.shape[:-1], profiles.shape[1], len(self.longitude) // 2 + 1)
         spectrum = amplitudes.new_zeros(shape)
         for m, (start, end) in self._waves():
             spectrum[..., m] = amplitudes[..., start:end] @ profiles[start:end]
-        values = torch.fft.irfft(spectrum, n=self.longitudes, norm="forward")
-        values = values.unflatten(-2, (self.field.channels, self.latitudes))
+        values = torch.fft.irfft(spectrum, n=len(self.longitude), norm="forward")
+        values = values.unflatten(-2, (self.channels, -1))
         return values / self._area().sqrt() + self.mean.double().view(*values.shape[-3:-1], 1)
 
     def _weighed(self, fields: Tensor) -> Tensor:
@@ -229,32 +235,23 @@ class KernelDynamics(nn.Module):
 
     def _area(self) -> Tensor:
         """(latitudes, 1): the share of the sphere that a circle of the grid stands for."""
-        cosine = self.field.geometry.axis("latitude", self.latitudes).deg2rad().cos()
-        return (cosine / cosine.sum())[:, None].to(self.gap)
+        cells = self.geometry.weights({"latitude": self.latitude, "longitude": self.longitude})
+        return (cells.sum(1) / cells.sum())[:, None]
+
+    def _measure(self) -> Tensor:
+        """(latitudes · longitudes,): the part of the sphere of each point, in units of their mean."""
+        return (self._area() * len(self.latitude)).expand(-1, len(self.longitude)).flatten()
 
     def points(self) -> Tensor:
         """(latitudes · longitudes, 3), of the grid."""
-        space = self.field.geometry
-        latitude, longitude = space.axis("latitude", self.latitudes), space.axis("longitude", self.longitudes)
-        grid = {"longitude": longitude.expand(self.latitudes, -1)}
-        grid["latitude"] = latitude[:, None].expand(-1, self.longitudes)
-        return space.embed(torch.stack([grid[name] for name in space.coordinates], dim=-1)).flatten(0, 1)
+        latitude, longitude = torch.meshgrid(self.latitude, self.longitude, indexing="ij")
+        return self.geometry.embed(torch.stack([longitude, latitude], dim=-1)).flatten(0, 1)
 
-    def _seen(self, contexts: Tensor) -> Tensor:
+    def seen(self, encoder: PrincipalSGD, contexts: Tensor) -> Tensor:
         """Fields (batch, V, latitudes, longitudes) that contexts (batch, N, context_dim) show."""
-        latents = Latents(self.poses, contexts.double(), self.windows)
-        values = self.field(self.points().to(self.gap), latents)
-        return values.movedim(-1, 1).unflatten(-1, (self.latitudes, self.longitudes))
-
-    def _written(self, path: Tensor) -> Tensor:
-        """Contexts (batch, times, N, context_dim) that show amplitudes (batch, times, modes)."""
-        if self._writer is None:
-            design = self.field.design(self.points().to(self.gap), self.poses, self.windows)
-            share = (self._area() * self.latitudes).expand(-1, self.longitudes).flatten()
-            self._writer = LocalStep(design, (share / _WRITE_NOISE).sqrt())
-        values = self._fields(path).flatten(-2).movedim(-2, 0)
-        contexts = self._writer(values.flatten(0, 2)).unflatten(0, values.shape[:3])
-        return contexts.unflatten(-1, (len(self.poses), -1)).movedim(0, -2).flatten(-2)
+        latents = Latents(encoder.poses, contexts.double(), encoder.windows)
+        values = encoder.field(self.points(), latents)
+        return values.movedim(-1, 1).unflatten(-1, (len(self.latitude), len(self.longitude)))
 
 
 def _both(wave: Any) -> Any:

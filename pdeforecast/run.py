@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import xarray as xr
+from torch import Tensor
 
 from pdeforecast import parallel
 from pdeforecast.calibration import usual
@@ -39,6 +40,7 @@ from pdeforecast.config import (
     DynamicsConfig,
     ForecasterConfig,
     KernelDynamicsConfig,
+    LinearFieldConfig,
     from_dict,
     override,
     to_dict,
@@ -46,9 +48,10 @@ from pdeforecast.config import (
 from pdeforecast.errors import CheckpointError, DataError, DivergedError, UsageError
 from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.geometry import Geometry
+from pdeforecast.kernel_dynamics import KernelDynamics
 from pdeforecast.presets import Preset
 from pdeforecast.training import PHASES, Progress, Report, TrainingConfig, Trajectories, train
-from pdeforecast.trajectory import measure, stream, times_of, trajectory_values
+from pdeforecast.trajectory import axes_of, is_grid, measure, stream, times_of, trajectory_values
 from pdeforecast.trust import CARD, TrustWarning
 
 _FORMAT = "pdeforecast-run/1"
@@ -105,7 +108,7 @@ def begin(
     times = times_of(ds)
     dynamics = chosen.dynamics
     if isinstance(dynamics, KernelDynamicsConfig):
-        dynamics = _remembering(dynamics, ds.sizes.get("sample", 1), times)
+        dynamics = _remembering(dynamics, chosen.field, ds, _even_grid(ds, geometry))
     elif "dynamics.step" not in settings and len(times) > 1 and times[1] > times[0]:
         dynamics = replace(dynamics, step=times[1] - times[0])
     config = ForecasterConfig(
@@ -117,19 +120,36 @@ def begin(
         dynamics=dynamics,
     )
     try:
-        return Progress(_initial(config, chosen.training), chosen.training)
+        model = _initial(config, chosen.training)
     except ValueError as error:
         raise UsageError(f"expected a model that can be built; {error}", "Mend that `--set`.") from error
+    if isinstance(model.dynamics, KernelDynamics) and (grid := _even_grid(ds, geometry)):
+        model.dynamics.lie_on(*grid)
+    return Progress(model, chosen.training)
+
+
+def _even_grid(ds: xr.Dataset, geometry: Geometry) -> tuple[Tensor, Tensor] | None:
+    """Latitudes and longitudes of data on a grid of the sphere whose longitudes are even; else none."""
+    if not is_grid(ds, geometry) or set(geometry.coordinates) != {"latitude", "longitude"}:
+        return None
+    axes = axes_of(ds, geometry)
+    longitude = axes["longitude"]
+    even = torch.allclose(longitude.diff(), longitude.new_tensor(360.0 / len(longitude)), rtol=0, atol=1e-4)
+    return (axes["latitude"], longitude) if even else None
 
 
 def _remembering(
-    dynamics: KernelDynamicsConfig, samples: int, times: Sequence[float]
+    dynamics: KernelDynamicsConfig,
+    field: LinearFieldConfig,
+    ds: xr.Dataset,
+    grid: tuple[Tensor, Tensor] | None,
 ) -> KernelDynamicsConfig:
-    """Kernel dynamics that remember no more than there is.
+    """Kernel dynamics that remember no more than there is, on the grid of the data if they have one.
 
     Raises:
         UsageError: if the frames are not evenly spaced, or too few.
     """
+    times = times_of(ds)
     gaps = [b - a for a, b in pairwise(times)]
     frames = min(dynamics.frames or len(times), len(times))
     if frames <= dynamics.stride or max(gaps) - min(gaps) > 1e-6 * max(gaps):
@@ -138,7 +158,16 @@ def _remembering(
             f"came {len(times)}, {min(gaps, default=0):g} … {max(gaps, default=0):g} apart.",
             "Train a network, without `--preset memory`.",
         )
-    return replace(dynamics, trajectories=min(dynamics.trajectories, samples), frames=frames)
+    # Without a grid, as many values as the latents hold numbers.
+    rows = round(math.sqrt(field.latents * (field.degree + 1) ** 2 / 2))
+    latitudes, longitudes = (len(axis) for axis in grid) if grid else (rows, 2 * rows)
+    return replace(
+        dynamics,
+        trajectories=min(dynamics.trajectories, ds.sizes.get("sample", 1)),
+        frames=frames,
+        latitudes=latitudes,
+        longitudes=longitudes,
+    )
 
 
 def _continued(

@@ -29,6 +29,7 @@ from pdeforecast.kernel_dynamics import KernelDynamics
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.precision import mixed
+from pdeforecast.principal import PrincipalSGD
 from pdeforecast.rollout import Surroundings
 from pdeforecast.trajectory import StreamedValues
 
@@ -499,10 +500,12 @@ def _remember(model: Forecaster, encoded: "Encoded", times: tuple[float, ...]) -
     Returns:
         The share of the mean square change in the fields, over a frame, that they do not tell.
     """
-    assert isinstance(model.dynamics, KernelDynamics)
-    frames = model.dynamics.memory.shape[1]
+    dynamics = model.dynamics
+    assert isinstance(dynamics, KernelDynamics) and isinstance(model.encoder, PrincipalSGD)
+    count, frames = dynamics.memory.shape[:2]
+    fields = [dynamics.seen(model.encoder, part[:frames]) for part in encoded.contexts[:count]]
     gap = (times[frames - 1] - times[0]) / (frames - 1)
-    model.dynamics.learn(encoded.contexts[:, :frames], gap)
+    dynamics.learn(torch.stack(fields), gap)
     now, after = _frames(model, encoded, slice(-1)), _frames(model, encoded, slice(1, None))
     few = torch.linspace(0, len(now.contexts) - 1, min(64, len(now.contexts))).long()
     now, after = replace(now, contexts=now.contexts[few]), replace(after, contexts=after.contexts[few])

@@ -130,7 +130,7 @@ def after_training(preset: Preset, flow: xr.Dataset) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(KernelDynamicsConfig)])
 def test_every_field_of_remembering_dynamics_changes_something(name: str) -> None:
-    known = KernelDynamicsConfig(trajectories=3, frames=6, stride=1, modes=20)
+    known = KernelDynamicsConfig(trajectories=3, frames=6, stride=1, modes=20, latitudes=8, longitudes=16)
     other = replace(known, **{name: getattr(known, name) - 1 if name != "stride" else 2})
     states = [waves(config).state_dict() | {"path": waves_ahead(config)} for config in (known, other)]
     assert any(
@@ -145,14 +145,16 @@ def waves(config: KernelDynamicsConfig) -> KernelDynamics:
         ForecasterConfig(**GLOBE, field=LinearFieldConfig(latents=20, degree=1, rank=4), dynamics=config)
     )
     assert isinstance(model.dynamics, KernelDynamics)
-    noise = torch.randn(3, 6, 20, 4, generator=torch.Generator().manual_seed(0))
-    model.dynamics.learn(noise[:, : config.frames], 1.0)
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, 6, 1, 8, 16, generator=draw, dtype=torch.float64)
+    kept = noise[: config.trajectories, : config.frames, :, : config.latitudes, : config.longitudes]
+    model.dynamics.learn(kept, 1.0)
     return model.dynamics
 
 
 def waves_ahead(config: KernelDynamicsConfig) -> torch.Tensor:
     made = waves(config)
-    state = torch.ones(1, config.modes, dtype=torch.complex128)
+    state = 0.9 * torch.view_as_complex(made.memory[:1, 0].double()) * made.size
     return torch.view_as_real(made.path(state, [3.0]))
 
 

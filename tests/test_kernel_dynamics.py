@@ -1,19 +1,28 @@
 """Dynamics that remember: equivariance, a slow oracle, closed forms, and bounds."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
+from safetensors.torch import load_file
 from torch import Generator, Tensor
 
+import pdeforecast as pf
 from pdeforecast.geometry import GEOMETRIES
-from pdeforecast.kernel_dynamics import _RIDGE, _WIDTH, KernelDynamics, _both, _cubic
+from pdeforecast.kernel_dynamics import _RIDGE, _WIDTH, NOISE, KernelDynamics, _both, _cubic
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
+from pdeforecast.principal import PrincipalSGD
+from pdeforecast.trajectory import open_dataset, save_dataset
 
 SPACE = GEOMETRIES["rotating_sphere"]
-LATENTS, CHANNELS, TRAJECTORIES, FRAMES = 80, 2, 3, 7
+LATENTS, LATITUDES, CHANNELS, TRAJECTORIES, FRAMES = 80, 16, 2, 3, 7
 
 
 def random(seed: int = 0) -> Generator:
@@ -21,47 +30,48 @@ def random(seed: int = 0) -> Generator:
 
 
 def untaught(trajectories: int = TRAJECTORIES, stride: int = 2, modes: int = 48) -> KernelDynamics:
-    spacing = SPACE.spacing(LATENTS)
-    field = LinearField(SPACE, CHANNELS, 2, 9, 1.5 * spacing)
-    windows = torch.full((LATENTS,), 0.5 * spacing, dtype=torch.float64)
-    return KernelDynamics(field, SPACE.lattice(LATENTS), windows, trajectories, FRAMES, stride, modes)
+    return KernelDynamics(SPACE, CHANNELS, LATITUDES, 2 * LATITUDES, trajectories, FRAMES, stride, modes)
 
 
-def waves(made: KernelDynamics, seed: int, count: int, frames: int) -> Tensor:
-    """Contexts (count, frames, N, context_dim) of smooth waves that travel and grow."""
+@pytest.fixture(scope="module")
+def encoder() -> PrincipalSGD:
+    field = LinearField(SPACE, CHANNELS, 2, 9, 1.5 * SPACE.spacing(LATENTS))
+    return PrincipalSGD(field, LATENTS, 0.5, 4, NOISE)
+
+
+LONGITUDE = torch.arange(2 * LATITUDES, dtype=torch.float64) * (math.pi / LATITUDES)
+COLATITUDE = ((torch.arange(LATITUDES, dtype=torch.float64) + 0.5) * (math.pi / LATITUDES)).view(-1, 1)
+
+
+def waves(seed: int, count: int, frames: int) -> Tensor:
+    """Fields (count, frames, V, latitudes, longitudes) of smooth waves that travel and grow."""
     draw = random(seed)
-    longitude = torch.arange(made.longitudes, dtype=torch.float64) * (2 * math.pi / made.longitudes)
-    latitude = (torch.arange(made.latitudes, dtype=torch.float64) + 0.5) * (math.pi / made.latitudes)
-    shape = (count, frames, CHANNELS, made.latitudes, made.longitudes)
-    fields = torch.zeros(shape, dtype=torch.float64)
+    fields = torch.zeros(count, frames, CHANNELS, LATITUDES, 2 * LATITUDES, dtype=torch.float64)
     time = torch.arange(frames, dtype=torch.float64)[:, None, None, None]
     for m in range(4):
         for c in range(count):
             speed, phase, height = torch.rand(3, generator=draw, dtype=torch.float64)
-            across = (latitude.sin() ** max(m, 1)).view(-1, 1) * (1 + torch.arange(CHANNELS)).view(-1, 1, 1)
-            wave = (m * (longitude - 0.3 * speed * time - 6 * phase)).cos()
+            across = COLATITUDE.sin() ** max(m, 1) * (1 + torch.arange(CHANNELS)).view(-1, 1, 1)
+            wave = (m * (LONGITUDE - 0.3 * speed * time - 6 * phase)).cos()
             fields[c] += (0.5 + height) * (1 + 0.1 * time) * across * wave
-    return contexts(made, fields)
-
-
-def contexts(made: KernelDynamics, fields: Tensor) -> Tensor:
-    """By least squares."""
-    design = made.field.design(made.points(), made.poses, made.windows).to_dense()
-    columns = torch.linalg.lstsq(design, fields.flatten(-2).flatten(0, 2).T, driver="gelsd").solution.T
-    split = columns.view(*fields.shape[:3], LATENTS, -1)
-    return split.movedim(2, 3).flatten(3)
+    return fields
 
 
 @pytest.fixture(scope="module")
 def taught() -> KernelDynamics:
     made = untaught()
-    made.learn(waves(made, 1, TRAJECTORIES, FRAMES), 0.5)
+    made.learn(waves(1, TRAJECTORIES, FRAMES), 0.5)
     return made
 
 
 def amplitudes(made: KernelDynamics, seed: int, count: int = 4) -> Tensor:
     """Of states that were not learned."""
-    return made._amplitudes(made._seen(waves(made, seed, count, 1)[:, 0]))
+    return made._amplitudes(waves(seed, count, 1)[:, 0])
+
+
+def latents(made: KernelDynamics, encoder: PrincipalSGD, fields: Tensor) -> Latents:
+    """That show fields (batch, V, latitudes, longitudes)."""
+    return encoder(made.points(), fields.flatten(-2).mT)
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -71,7 +81,7 @@ def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
 @pytest.mark.parametrize("steps", (1, 7, 20))
 def test_the_flow_turns_with_the_world(taught: KernelDynamics, steps: int) -> None:
     a = amplitudes(taught, 2)
-    turn = torch.exp(2j * math.pi * steps / taught.longitudes * taught.wave.double())
+    turn = torch.exp(2j * math.pi * steps / (2 * LATITUDES) * taught.wave.double())
     for moved, rested in zip(taught.carried(a * turn), taught.carried(a), strict=True):
         close(moved, rested * turn, 1e-10)
 
@@ -83,12 +93,16 @@ def test_it_turns_by_any_angle_for_smooth_states(taught: KernelDynamics) -> None
         close(moved, rested * turn, 1e-7)
 
 
-def test_a_forecast_from_moved_latents_is_the_moved_forecast(taught: KernelDynamics) -> None:
-    z = Latents(taught.poses, waves(taught, 4, 2, 1)[:, 0], taught.windows)
+def test_a_forecast_from_moved_latents_is_the_moved_forecast(
+    taught: KernelDynamics, encoder: PrincipalSGD
+) -> None:
+    z = latents(taught, encoder, waves(4, 2, 1)[:, 0])
     g = SPACE.random_element(1, random(5))[0]
     moved = replace(z, poses=SPACE.act_pose(g, z.poses))
     times = [0.0, 0.7, 2.0]
-    for here, there in zip(taught.rollout(z, times), taught.rollout(moved, times), strict=True):
+    for here, there in zip(
+        taught.rollout(encoder, z, times), taught.rollout(encoder, moved, times), strict=True
+    ):
         close(there.contexts, here.contexts, 1e-10)
         close(there.poses, SPACE.act_pose(g, here.poses), 1e-10)
 
@@ -100,7 +114,7 @@ def test_agrees_with_regression_on_all_turned_copies(taught: KernelDynamics) -> 
     starts = list(range(0, FRAMES - taught.stride, taught.stride))
     after = memory[:, [start + 1 for start in starts]].flatten(0, 1)
     turns = torch.exp(
-        2j * math.pi / taught.longitudes * torch.arange(taught.longitudes)[:, None] * taught.wave.double()
+        2j * math.pi / (2 * LATITUDES) * torch.arange(2 * LATITUDES)[:, None] * taught.wave.double()
     )
     copies = (turns[:, None] * known).flatten(0, 1)
     targets = (turns[:, None] * after).flatten(0, 1)
@@ -112,7 +126,7 @@ def test_agrees_with_regression_on_all_turned_copies(taught: KernelDynamics) -> 
         other = torch.view_as_real(both.sqrt() * a).flatten(1)
         return (-0.5 * torch.cdist(other, real).square() / width).exp()
 
-    ridge = _RIDGE * taught.longitudes * torch.eye(len(copies), dtype=torch.float64)
+    ridge = _RIDGE * (2 * LATITUDES) * torch.eye(len(copies), dtype=torch.float64)
     weights = torch.linalg.solve(kernel(copies) + ridge, torch.view_as_real(targets).flatten(1))
     a = amplitudes(taught, 6)
     expected = torch.view_as_complex((kernel(a) @ weights).unflatten(1, (-1, 2)))
@@ -120,30 +134,25 @@ def test_agrees_with_regression_on_all_turned_copies(taught: KernelDynamics) -> 
 
 
 def test_what_followed_is_remembered(taught: KernelDynamics) -> None:
-    path = taught._amplitudes(taught._seen(waves(taught, 1, TRAJECTORIES, FRAMES).flatten(0, 1)))
-    path = path.unflatten(0, (TRAJECTORIES, FRAMES))
+    path = taught._amplitudes(waves(1, TRAJECTORIES, FRAMES))
     found = taught.path(path[:, 0], [0.5 * i for i in range(1, FRAMES)])
     close(found, path[:, 1:], 0.02)
 
 
-def test_a_pattern_that_drifts_goes_on_drifting() -> None:
+def test_a_pattern_that_drifts_goes_on_drifting(encoder: PrincipalSGD) -> None:
     """One trajectory of a wave in solid rotation tells all: any phase, any time, on frames and between."""
     made = untaught(trajectories=1)
-    longitude = torch.arange(made.longitudes, dtype=torch.float64) * (2 * math.pi / made.longitudes)
-    latitude = (torch.arange(made.latitudes, dtype=torch.float64) + 0.5) * (math.pi / made.latitudes)
 
     def wave(phase: Tensor) -> Tensor:
-        angle = longitude - phase[..., None, None]
+        angle = LONGITUDE - phase[..., None, None]
         pattern = (2 * angle).cos() + 0.5 * (3 * angle + 1).cos()
-        return (latitude.sin() ** 3).view(-1, 1) * torch.stack([pattern, -pattern], dim=-3)
+        return COLATITUDE.sin() ** 3 * torch.stack([pattern, -pattern], dim=-3)
 
-    time = torch.arange(FRAMES, dtype=torch.float64)
-    made.learn(contexts(made, wave(0.25 * time)[None]), 1.0)
-    z = Latents(made.poses, contexts(made, wave(torch.tensor([[1.234]])))[0], made.windows)
+    made.learn(wave(0.25 * torch.arange(FRAMES, dtype=torch.float64)[None]), 1.0)
+    z = latents(made, encoder, wave(torch.tensor([1.234])))
     times = [0.0, 0.5, 1.0, 2.0, 7.3, 40.0]
-    for at, latents in zip(times, made.rollout(z, times), strict=True):
-        found = made._seen(latents.contexts)[0]
-        close(found, wave(torch.tensor(1.234 + 0.25 * at)), 2e-2)
+    for at, found in zip(times, made.rollout(encoder, z, times), strict=True):
+        close(made.seen(encoder, found.contexts)[0], wave(torch.tensor(1.234 + 0.25 * at)).double(), 2e-2)
 
 
 def test_far_from_everything_the_flow_leads_to_the_mean(taught: KernelDynamics) -> None:
@@ -152,13 +161,116 @@ def test_far_from_everything_the_flow_leads_to_the_mean(taught: KernelDynamics) 
     assert bool(torch.isfinite(taught.path(far, [500.0])).all())
 
 
-def test_states_survive_the_grid(taught: KernelDynamics) -> None:
+def test_states_survive_the_grid(taught: KernelDynamics, encoder: PrincipalSGD) -> None:
     a = amplitudes(taught, 9)
     close(taught._amplitudes(taught._fields(a)), a, 2e-3)
-    close(taught._amplitudes(taught._seen(taught._written(a[:, None])[:, 0])), a, 1e-2)
+    written = latents(taught, encoder, taught._fields(a))
+    close(taught._amplitudes(taught.seen(encoder, written.contexts)), a, 1e-2)
+
+
+def test_it_lies_on_any_even_grid(taught: KernelDynamics) -> None:
+    """The same waves on a grid that begins elsewhere and runs from north to south: the same forecast."""
+    fields = waves(1, TRAJECTORIES, FRAMES)
+    other = untaught()
+    other.lie_on(taught.latitude.flip(0), taught.longitude + 3 * 360.0 / len(taught.longitude))
+    other.learn(fields.roll(-3, -1).flip(-2), 0.5)
+    state = waves(11, 2, 1)[:, 0]
+    expected = taught._fields(taught.path(taught._amplitudes(state), [1.0, 1.7]))
+    found = other._fields(other.path(other._amplitudes(state.roll(-3, -1).flip(-2)), [1.0, 1.7]))
+    close(found.flip(-2).roll(3, -1), expected, 2e-3)
 
 
 def test_between_frames_lies_a_cubic() -> None:
     frames = [torch.tensor([(i - 2.0) ** 3, 1.0 + i]) for i in range(7)]
     for x in (0.0, 0.3, 1.5, 2.0, 3.99, 5.5):
         close(_cubic(frames, x), torch.tensor([(x - 2.0) ** 3, 1.0 + x]), 1e-5)
+
+
+def drifting(samples: int, frames: int, seed: int) -> xr.Dataset:
+    """A pattern in solid rotation, from random longitudes, on a grid."""
+    latitude, longitude = np.linspace(-82.5, 82.5, 12), np.arange(24) * 15.0
+    time = np.arange(frames, dtype=float)
+    first = np.random.default_rng(seed).uniform(0, 360, samples)
+    angle = np.deg2rad(longitude - 10 * time[:, None, None] - first[:, None, None, None])
+    across = np.cos(np.deg2rad(latitude))[:, None] ** 3
+    height = across * (np.cos(2 * angle) + 0.5 * np.cos(3 * angle + 1))
+    dims = ("sample", "time", "latitude", "longitude")
+    return xr.Dataset(
+        {"height": (dims, height, {"units": "m"})},
+        {
+            "time": ("time", time, {"units": "hours"}),
+            "latitude": ("latitude", latitude, {"units": "degrees_north"}),
+            "longitude": ("longitude", longitude, {"units": "degrees_east"}),
+        },
+        {"geometry": "rotating_sphere"},
+    )
+
+
+def command(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    typed = [sys.executable, "-m", "pdeforecast", *map(str, arguments)]
+    return subprocess.run(typed, capture_output=True, text=True, check=False)
+
+
+SMALL = ("--preset", "memory", "--set", "field.latents=60", "--set", "dynamics.modes=24")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run, with its data beside it."""
+    folder = tmp_path_factory.mktemp("memory")
+    save_dataset(drifting(3, 9, seed=0), folder / "train.nc")
+    said = command("train", folder / "train.nc", "-o", folder / "run", *SMALL)
+    assert said.returncode == 0, said.stderr
+    assert "3 of the trajectories remembered" in said.stderr + said.stdout
+    return folder / "run"
+
+
+def test_a_user_resumes_inspects_and_forecasts(trained: Path, tmp_path: Path) -> None:
+    truth = drifting(2, 12, seed=1)
+    save_dataset(truth.isel(time=0, drop=True), tmp_path / "state.nc")
+    before = load_file(trained / "model.safetensors")
+    again = command("train", trained.parent / "train.nc", "-o", trained, "--resume")
+    assert again.returncode == 0, again.stderr
+    after = load_file(trained / "model.safetensors")
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    told = command("inspect", trained).stdout
+    assert "kernel regression on 3 remembered trajectories of 9 frames" in told
+    target = tmp_path / "forecast.nc"
+    said = command("forecast", trained, tmp_path / "state.nc", "--lead-time", "0,0.5,3,11", "-o", target)
+    assert said.returncode == 0, said.stderr
+    with open_dataset(target) as forecast:
+        # The last lead time lies beyond all that was remembered, and the pattern has no age.
+        for at, frame in ((0, 0), (2, 3), (3, 11)):
+            found, expected = forecast.height.isel(lead_time=at), truth.height.isel(time=frame)
+            assert float(abs(found - expected).max()) < 0.06 * float(abs(expected).max())
+
+
+def test_it_is_not_fine_tuned_and_serves_the_rotating_sphere_only(trained: Path, tmp_path: Path) -> None:
+    data = drifting(2, 6, seed=0)
+    save_dataset(data, tmp_path / "train.nc")
+    save_dataset(data.assign_attrs(geometry="sphere"), tmp_path / "other.nc")
+    save_dataset(data.isel(time=[0, 1]), tmp_path / "short.nc")
+    for data_file, options, cause in (
+        ("train.nc", ("--init-from", trained), "expected a model with a network to fine-tune"),
+        ("other.nc", SMALL, "serves fields on the rotating sphere"),
+        ("short.nc", SMALL, "expected more than 2 evenly spaced frames to remember; came 2"),
+    ):
+        said = command("train", tmp_path / data_file, "-o", tmp_path / "no", *options)
+        assert said.returncode == 2 and cause in said.stderr, said.stderr
+        assert "Traceback" not in said.stderr and not (tmp_path / "no").exists()
+
+
+def test_observations_at_several_times_are_assimilated(trained: Path) -> None:
+    """4D-Var through the remembered flow: three sparse frames tell more than one."""
+    model = pf.load(trained)
+    truth = drifting(1, 9, seed=5)
+    seen = np.random.default_rng(0).uniform(size=truth.height.shape) < 0.02
+    sparse = truth.assign(height=truth.height.where(seen)).isel(time=[0, 2, 4])
+
+    def error(state: xr.Dataset, assimilate: bool) -> float:
+        found = model.forecast(state, [6.0], like=truth.isel(time=0, drop=True), assimilate=assimilate)
+        gap = found.height.isel(lead_time=0) - truth.height.isel(time=6)
+        return float((gap**2).mean() / (truth.height**2).mean()) ** 0.5
+
+    one, three = error(sparse.isel(time=[0]), False), error(sparse, True)
+    assert three < 0.7 * one
