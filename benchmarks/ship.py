@@ -184,6 +184,12 @@ def weights(model: pf.Forecaster) -> str:
     if model.linear is not None and model.linear.sufficient:
         modes = int(model.encoder.modes.any(0).sum())
         return f"a prior over {numbers} numbers per state in {modes} modes, which move linearly; no network"
+    if model.remembers:
+        own = model.config.dynamics
+        return (
+            f"{own.trajectories} trajectories of {own.frames} frames in {own.modes} zonal harmonics, remembered, "
+            f"and a prior over {numbers} numbers per state; no network"
+        )
     count = sum(p.numel() for p in model.dynamics.parameters())
     return f"{count:,} in the dynamics, and a prior over {numbers} numbers per state"
 

@@ -92,7 +92,7 @@ class KernelDynamicsConfig:
             these have a grid of even longitudes, or else to what the latents can show.
     """
 
-    trajectories: int = 48
+    trajectories: int = 24
     frames: int = 0
     stride: int = 2
     modes: int = 1024

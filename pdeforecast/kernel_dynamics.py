@@ -12,7 +12,9 @@ of all its turned copies what it tells of itself. The weights α are in closed f
 
     (K_m + ρ) α_jm = (what followed, j frames later)_m,
 
-and far from everything that is remembered the flow leads to the mean state, so forecasts stay bounded.
+and far from everything that is remembered the flow leads to the mean state, so forecasts stay bounded. In the
+norm a variable counts by how slowly it changes, for what is fast, such as the phase of a gravity wave, would
+make strangers of states that are alike.
 States are read on a grid, that of the training data if they had one, where latents show them, and written
 back as latents by the encoder. Between frames the path is a cubic. Sources: M. Reisert and H. Burkhardt,
 Learning equivariant functions with matrix valued kernels, JMLR 8 (2007) 385; Z. Zhao and D. Giannakis,
@@ -33,6 +35,8 @@ from pdeforecast.principal import PrincipalSGD
 
 _WIDTH = 0.5
 """ℓ², in units of the mean square of remembered states, about their mean."""
+_LEAST_WEIGHT = 1e-3
+"""Of a variable, in units of the largest."""
 _RIDGE = 1e-5
 """ρ: small against K(a, a), which is at most 1."""
 NOISE = 1e-6
@@ -58,6 +62,7 @@ class KernelDynamics(nn.Module):
         wave: (modes,), the wave number m of each, in rising order.
         profiles: b (modes, V·latitudes, 2), real and imaginary parts, orthonormal when weighted by area.
         size: (modes,), the spread of each amplitude.
+        weight: (V,), how much each variable counts: the largest is 1.
         mean: f̄ (V·latitudes,).
         memory: (S, T, modes, 2), amplitudes in units of their spread.
     """
@@ -68,6 +73,7 @@ class KernelDynamics(nn.Module):
     wave: Tensor
     profiles: Tensor
     size: Tensor
+    weight: Tensor
     mean: Tensor
     memory: Tensor
 
@@ -93,6 +99,7 @@ class KernelDynamics(nn.Module):
         self.register_buffer("wave", torch.zeros(modes, dtype=torch.long))
         self.register_buffer("profiles", torch.zeros(modes, values, 2, dtype=torch.float16))
         self.register_buffer("size", torch.ones(modes))
+        self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("mean", torch.zeros(values))
         self.register_buffer("memory", torch.zeros(trajectories, frames, modes, 2, dtype=torch.float16))
         self._weights: tuple[Tensor, Tensor] | None = None
@@ -117,6 +124,7 @@ class KernelDynamics(nn.Module):
     def learn(self, fields: Tensor, gap: float) -> None:
         """Remembers trajectories (S, T, V, latitudes, longitudes) of frames `gap` apart."""
         mean = fields.mean((0, 1, 4))
+        self.weight.copy_(self._slowness(fields, fields - mean[..., None]))
         spectrum = torch.fft.rfft(self._weighed(fields - mean[..., None]), norm="forward").flatten(2, 3)
         found = []
         for m in range(min(len(self.longitude) // 2, spectrum.shape[-1])):
@@ -175,11 +183,10 @@ class KernelDynamics(nn.Module):
         """w (n, modes) and α (n, stride, modes), from what is remembered."""
         if self._weights is None:
             memory = torch.view_as_complex(self.memory.double()) * self.size
-            starts = range(0, memory.shape[1] - self.stride, self.stride)
-            known = memory[:, list(starts)].flatten(0, 1)
-            after = torch.stack(
-                [memory[:, [start + j for start in starts]] for j in range(1, self.stride + 1)], dim=2
-            ).flatten(0, 1)
+            starts = memory.shape[1] - self.stride
+            known = memory[:, :starts].flatten(0, 1)
+            followed = [memory[:, j : starts + j] for j in range(1, self.stride + 1)]
+            after = torch.stack(followed, dim=2).flatten(0, 1)
             kernel = self._kernel(known, known)
             weights = torch.empty_like(after)
             ridge = _RIDGE * torch.eye(len(known)).to(kernel)
@@ -228,10 +235,21 @@ class KernelDynamics(nn.Module):
             spectrum[..., m] = amplitudes[..., start:end] @ profiles[start:end]
         values = torch.fft.irfft(spectrum, n=len(self.longitude), norm="forward")
         values = values.unflatten(-2, (self.channels, -1))
-        return values / self._area().sqrt() + self.mean.double().view(*values.shape[-3:-1], 1)
+        return values / self._scales() + self.mean.double().view(*values.shape[-3:-1], 1)
 
     def _weighed(self, fields: Tensor) -> Tensor:
-        return fields * self._area().sqrt()
+        return fields * self._scales()
+
+    def _scales(self) -> Tensor:
+        """(V, latitudes, 1): what fields are multiplied by, that the sum of squares be the norm."""
+        return self._area().sqrt() * self.weight.double()[:, None, None]
+
+    def _slowness(self, fields: Tensor, away: Tensor) -> Tensor:
+        """(V,): of each variable, the inverse share of its variance that changes within a frame."""
+        area = self._area()
+        change = (area * fields.diff(dim=1).square()).sum((-2, -1)).mean((0, 1))
+        slow = (area * away.square()).sum((-2, -1)).mean((0, 1)) / change.clamp_min(1e-30)
+        return (slow / slow.max()).clamp_min(_LEAST_WEIGHT)
 
     def _area(self) -> Tensor:
         """(latitudes, 1): the share of the sphere that a circle of the grid stands for."""

@@ -111,8 +111,7 @@ def test_agrees_with_regression_on_all_turned_copies(taught: KernelDynamics) -> 
     """The averaged kernel is ordinary kernel ridge regression on every copy that the grid has."""
     known, _ = taught._solved()
     memory = torch.view_as_complex(taught.memory.double()) * taught.size
-    starts = list(range(0, FRAMES - taught.stride, taught.stride))
-    after = memory[:, [start + 1 for start in starts]].flatten(0, 1)
+    after = memory[:, 1 : FRAMES - taught.stride + 1].flatten(0, 1)
     turns = torch.exp(
         2j * math.pi / (2 * LATITUDES) * torch.arange(2 * LATITUDES)[:, None] * taught.wave.double()
     )
