@@ -167,8 +167,9 @@ def card(
         versions=known["versions"],
         weights=weights(model),
         count=truth.sizes["sample"],
-        measured=shlex.join(["python", "benchmarks/ship.py", "RUN_DIR", options.name])
-        + f" --samples {options.samples} --seed {options.seed}",
+        measured=shlex.join(
+            ["python", "benchmarks/ship.py", "RUN_DIR", options.name, *truth_options(options)]
+        ),
         truth=f"split {truth.attrs.get('split', '?')}, seed {truth.attrs.get('seed', '?')}",
         errors=table(rows),
         moved=min(MOVED, truth.sizes["sample"]),
@@ -176,6 +177,14 @@ def card(
         equivariance=moved.markdown(),
         limits="\n".join(f"- {line}" for line in limits(model, unit, options.limit)),
     )
+
+
+def truth_options(options: argparse.Namespace) -> list[str]:
+    """What was typed to say which truth."""
+    seed = ["--seed", str(options.seed)]
+    if options.truth is not None:
+        return ["--truth", f"data/{options.name}/{options.truth.name}", *seed]
+    return ["--samples", str(options.samples), *seed]
 
 
 def weights(model: pf.Forecaster) -> str:
