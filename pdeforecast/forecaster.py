@@ -414,11 +414,8 @@ def _dynamics(config: ForecasterConfig, encoder: nn.Module) -> LatentDynamics | 
             own.neighbours,
             own.moving,
         )
-    if not isinstance(encoder, PrincipalSGD) or geometry.domain != "rotating_sphere" or config.statics:
-        raise ValueError(
-            "the preset `memory` serves fields on the rotating sphere, without static ones; these are on the "
-            f"{geometry.name}{', with static fields' if config.statics else ''}."
-        )
+    if not isinstance(encoder, PrincipalSGD) or config.statics:
+        raise ValueError("the preset `memory` serves a linear field without static fields; this is another.")
     return KernelDynamics(
         geometry,
         len(config.variables),

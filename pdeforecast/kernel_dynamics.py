@@ -56,6 +56,9 @@ class KernelDynamics(nn.Module):
         stride: frames that one step of the flow spans.
         modes: zonal harmonics that are kept, with the profiles b in which states vary most.
 
+    Raises:
+        ValueError: on another geometry.
+
     Attributes:
         latitude, longitude: of the grid, in degrees.
         gap: the time from frame to frame.
@@ -89,6 +92,10 @@ class KernelDynamics(nn.Module):
         modes: int,
     ) -> None:
         super().__init__()
+        if geometry.domain != "rotating_sphere":
+            raise ValueError(
+                f"the preset `memory` serves the rotating sphere; these data are on {geometry.name}."
+            )
         self.geometry = geometry
         self.channels = channels
         self.stride = stride

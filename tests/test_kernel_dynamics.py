@@ -251,7 +251,7 @@ def test_it_is_not_fine_tuned_and_serves_the_rotating_sphere_only(trained: Path,
     save_dataset(data.isel(time=[0, 1]), tmp_path / "short.nc")
     for data_file, options, cause in (
         ("train.nc", ("--init-from", trained), "expected a model with a network to fine-tune"),
-        ("other.nc", SMALL, "serves fields on the rotating sphere"),
+        ("other.nc", SMALL, "serves the rotating sphere; these data are on sphere"),
         ("short.nc", SMALL, "expected more than 2 evenly spaced frames to remember; came 2"),
     ):
         said = command("train", tmp_path / data_file, "-o", tmp_path / "no", *options)

@@ -20,7 +20,7 @@ LAYERS = (
     {"preconditioner"},
     {"local_prior"},
     {"principal"},
-    {"trust", "assimilation"},
+    {"trust", "assimilation", "kernel_dynamics"},
     {"forecaster", "pdes"},
     {"precision"},
     {"generation", "checkpoint", "metrics", "training", "testing", "convert", "inspection"},
