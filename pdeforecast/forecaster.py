@@ -143,7 +143,7 @@ class Forecaster(nn.Module):
             variance: of the observations' errors, shaped as `values`; none means exact.
             measure: (M,), the part of the space that each point represents; none means all alike.
         """
-        return self._plain(self.encoder(*self._normal(points, values, variance), measure))
+        return self._plain(self._encoded(*self._normal(points, values, variance), measure))
 
     def examined(
         self,
@@ -154,8 +154,20 @@ class Forecaster(nn.Module):
     ) -> tuple[Latents, tuple[Tensor, Tensor]]:
         """The latents that `encode` gives, and the states' misfit and observations: see `trust.misfit`."""
         inputs = *self._normal(points, values, variance), measure
-        latents = self.encoder(*inputs)
+        latents = self._encoded(*inputs)
         return self._plain(latents), misfit(self.encoder, latents, *inputs)
+
+    def _encoded(
+        self, points: Tensor, values: Tensor, variance: Tensor | None, measure: Tensor | None
+    ) -> Latents:
+        """By the encoder, or by the harmonics of dynamics that remember, where less is observed than half of
+        what the latents can hold."""
+        if isinstance(self.dynamics, KernelDynamics):
+            assert isinstance(self.encoder, PrincipalSGD)
+            numbers = self.config.field.latents * self.field.context_dim
+            if 2 * int((~values.isnan()).sum()) < len(values) * numbers:
+                return self.dynamics.encode(self.encoder, points, values, variance, measure)
+        return self.encoder(points, values, variance, measure)
 
     def _normal(
         self, points: Tensor, values: Tensor, variance: Tensor | None

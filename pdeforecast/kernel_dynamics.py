@@ -16,7 +16,12 @@ and far from everything that is remembered the flow leads to the mean state, so 
 norm a variable counts by how slowly it changes, for what is fast, such as the phase of a gravity wave, would
 make strangers of states that are alike.
 States are read on a grid, that of the training data if they had one, where latents show them, and written
-back as latents by the encoder. Between frames the path is a cubic. Sources: M. Reisert and H. Burkhardt,
+back as latents by the encoder. Between frames the path is a cubic.
+
+Where little of a state is observed, the same harmonics are its prior: a turn multiplies a_m by a phase, so a
+prior that knows no longitude holds amplitudes of different m independent, a_mr ~ N(0, σ²_mr), and given
+observations y with error variance R the most likely ones are one exact step, as in `principal.py`. What they
+leave is held by each latent. Sources: M. Reisert and H. Burkhardt,
 Learning equivariant functions with matrix valued kernels, JMLR 8 (2007) 385; Z. Zhao and D. Giannakis,
 Analog forecasting with dynamics-adapted kernels, Nonlinearity 29 (2016) 2888.
 """
@@ -29,8 +34,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pdeforecast.encoder import merge_duplicates
 from pdeforecast.geometry import Geometry
 from pdeforecast.latents import Latents
+from pdeforecast.preconditioner import ExactStep
 from pdeforecast.principal import PrincipalSGD
 
 _WIDTH = 0.5
@@ -64,7 +71,8 @@ class KernelDynamics(nn.Module):
         gap: the time from frame to frame.
         wave: (modes,), the wave number m of each, in rising order.
         profiles: b (modes, V·latitudes, 2), real and imaginary parts, orthonormal when weighted by area.
-        size: (modes,), the spread of each amplitude.
+        size: (modes,), σ, the spread of each amplitude.
+        left: (V,), the variance of what the modes leave.
         weight: (V,), how much each variable counts: the largest is 1.
         mean: f̄ (V·latitudes,).
         memory: (S, T, modes, 2), amplitudes in units of their spread.
@@ -76,6 +84,7 @@ class KernelDynamics(nn.Module):
     wave: Tensor
     profiles: Tensor
     size: Tensor
+    left: Tensor
     weight: Tensor
     mean: Tensor
     memory: Tensor
@@ -106,6 +115,7 @@ class KernelDynamics(nn.Module):
         self.register_buffer("wave", torch.zeros(modes, dtype=torch.long))
         self.register_buffer("profiles", torch.zeros(modes, values, 2, dtype=torch.float16))
         self.register_buffer("size", torch.ones(modes))
+        self.register_buffer("left", torch.zeros(channels))
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("mean", torch.zeros(values))
         self.register_buffer("memory", torch.zeros(trajectories, frames, modes, 2, dtype=torch.float16))
@@ -148,6 +158,8 @@ class KernelDynamics(nn.Module):
         amplitudes = self._amplitudes(fields)
         self.size.copy_(amplitudes.abs().square().mean((0, 1)).sqrt().clamp_min(1e-12))
         self.memory.copy_(torch.view_as_real(amplitudes / self.size))
+        rest = self._area() * (fields - self._fields(amplitudes)).square()
+        self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
         self._weights = None
 
     def rollout(self, encoder: PrincipalSGD, latents: Latents, times: Sequence[float]) -> list[Latents]:
@@ -159,13 +171,57 @@ class KernelDynamics(nn.Module):
         if not len(times) or times[-1] == 0:
             return [latents for _ in times]
         path = self._fields(self.path(self._amplitudes(self.seen(encoder, latents.contexts)), times))
-        values = path.flatten(-2).movedim(-2, -1)
-        written = encoder(self.points(), values.flatten(0, 1), None, self._measure())
-        later = iter(written.contexts.unflatten(0, values.shape[:2]).unbind(1))
+        written = self._written(encoder, path.flatten(0, 1))
+        later = iter(written.contexts.unflatten(0, path.shape[:2]).unbind(1))
         return [
             latents if time == 0 else replace(latents, contexts=next(later).to(latents.contexts))
             for time in times
         ]
+
+    def encode(
+        self,
+        encoder: PrincipalSGD,
+        points: Tensor,
+        values: Tensor,
+        variance: Tensor | None = None,
+        measure: Tensor | None = None,
+    ) -> Latents:
+        """Latents of states of which little is observed; arguments are those of `encoder`."""
+        points, values, variance = merge_duplicates(points, values, variance)
+        points, values = points.double(), values.double()
+        error = torch.zeros_like(values) if variance is None else variance.double()
+        error = error.where(~values.isnan(), torch.inf)
+        share = torch.ones_like(points[:, :1]) if measure is None else measure.to(points)[:, None]
+        patterns, member = error.unique(dim=0, return_inverse=True)
+        contexts = values.new_zeros(len(values), len(encoder.poses), encoder.field.context_dim)
+        for i, pattern in enumerate(patterns):
+            seen = values[member == i]
+            coarse = pattern + (encoder.noise + self.left) / share
+            found = self._written(encoder, self._likely(points, seen, coarse))
+            residual = seen - encoder.field(points, found)
+            rest = pattern + encoder.noise / share
+            local = encoder.local(points, residual, rest, encoder.poses, encoder.windows)
+            contexts[member == i] = found.contexts + local
+        return Latents(encoder.poses, contexts, encoder.windows)
+
+    def _likely(self, points: Tensor, values: Tensor, error: Tensor) -> Tensor:
+        """The most likely fields (batch, V, latitudes, longitudes), given values (batch, M, V) with errors of
+        variance (M, V), infinite where nothing is observed."""
+        across = _across(self.latitude, points[:, 2].clamp(-1, 1).asin().rad2deg())
+        longitude = torch.atan2(points[:, 1], points[:, 0]) - self.longitude[0].deg2rad()
+        scales = self._scales()[..., 0]
+        profiles = torch.view_as_complex(self.profiles.double()).unflatten(1, scales.shape) / scales
+        # A complex amplitude is two real ones of half its variance; that of m = 0 is real.
+        root = _both(self.wave).double().sqrt()
+        spread = self.size.double() * root
+        waves = torch.polar(torch.ones_like(longitude), longitude)[:, None] ** self.wave
+        shown = torch.einsum("kvl,ml->mvk", profiles, across.to(profiles)) * (waves * spread)[:, None]
+        rows = torch.cat([shown.real, torch.where(self.wave > 0, -shown.imag, 0.0)], dim=-1)
+        mean = torch.einsum("vl,ml->mv", self.mean.double().view(self.channels, -1), across)
+        known = error.isfinite()
+        step = ExactStep(rows[known], error[known].rsqrt())
+        real, imaginary = step((values - mean)[:, known]).chunk(2, dim=-1)
+        return self._fields(torch.complex(real, imaginary) * self.size / root)
 
     def path(self, amplitudes: Tensor, times: Sequence[float]) -> Tensor:
         """Amplitudes (batch, modes) at those of `times` that are not zero: (batch, times, modes)."""
@@ -272,11 +328,29 @@ class KernelDynamics(nn.Module):
         latitude, longitude = torch.meshgrid(self.latitude, self.longitude, indexing="ij")
         return self.geometry.embed(torch.stack([longitude, latitude], dim=-1)).flatten(0, 1)
 
+    def _written(self, encoder: PrincipalSGD, fields: Tensor) -> Latents:
+        """Latents that show fields (batch, V, latitudes, longitudes)."""
+        return encoder(self.points(), fields.flatten(-2).mT, None, self._measure())
+
     def seen(self, encoder: PrincipalSGD, contexts: Tensor) -> Tensor:
         """Fields (batch, V, latitudes, longitudes) that contexts (batch, N, context_dim) show."""
         latents = Latents(encoder.poses, contexts.double(), encoder.windows)
         values = encoder.field(self.points(), latents)
         return values.movedim(-1, 1).unflatten(-1, (len(self.latitude), len(self.longitude)))
+
+
+def _across(nodes: Tensor, x: Tensor) -> Tensor:
+    """(M, nodes): values at places x (M,) from those at nodes, by cubics through the four nearest."""
+    order = nodes.argsort()
+    first = torch.searchsorted(nodes[order].contiguous(), x.contiguous()).sub(2).clamp(0, len(nodes) - 4)
+    near = order[first[:, None] + torch.arange(4, device=x.device)]
+    place = nodes[near]
+    weights = torch.ones_like(place)
+    for i in range(4):
+        for k in range(4):
+            if k != i:
+                weights[:, i] *= (x - place[:, k]) / (place[:, i] - place[:, k])
+    return x.new_zeros(len(x), len(nodes)).scatter_(1, near, weights)
 
 
 def _both(wave: Any) -> Any:

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 import pdeforecast as pf
 from pdeforecast.geometry import GEOMETRIES
-from pdeforecast.kernel_dynamics import _RIDGE, _WIDTH, NOISE, KernelDynamics, _both, _cubic
+from pdeforecast.kernel_dynamics import _RIDGE, _WIDTH, NOISE, KernelDynamics, _across, _both, _cubic
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.principal import PrincipalSGD
@@ -177,6 +177,61 @@ def test_it_lies_on_any_even_grid(taught: KernelDynamics) -> None:
     expected = taught._fields(taught.path(taught._amplitudes(state), [1.0, 1.7]))
     found = other._fields(other.path(other._amplitudes(state.roll(-3, -1).flip(-2)), [1.0, 1.7]))
     close(found.flip(-2).roll(3, -1), expected, 2e-3)
+
+
+def test_the_most_likely_fields_agree_with_the_slow_oracle(taught: KernelDynamics) -> None:
+    """S (S + R)⁻¹ (y − f̄) with the covariance S of all values of the grid, from what each amplitude shows."""
+    units = torch.eye(len(taught.wave), dtype=torch.complex128)
+    zero = taught._fields(0 * units[:1])
+    turned = torch.where(taught.wave > 0, 1j, 0j)
+    features = torch.cat([taught._fields(units), taught._fields(turned * units)]) - zero
+    variance = taught.size.double().square() / _both(taught.wave)
+    rows = features.flatten(1) * torch.cat([variance, variance]).sqrt()[:, None]
+    covariance = rows.T @ rows
+    error = 0.01 + torch.rand(len(taught.points()), CHANNELS, generator=random(1), dtype=torch.float64)
+    error[torch.rand(error.shape, generator=random(7)) > 0.2] = torch.inf
+    flat = error.T.flatten()
+    known = flat.isfinite()
+    values = torch.randn(3, len(flat), generator=random(2), dtype=torch.float64)
+    gram = covariance[known][:, known] + flat[known].diag()
+    away = (values - zero.flatten())[:, known]
+    expected = zero + (covariance[:, known] @ torch.linalg.solve(gram, away.T)).T.view(3, *zero.shape[1:])
+    close(taught._likely(taught.points(), values.view(3, CHANNELS, -1).mT, error), expected, 1e-8)
+
+
+def test_the_most_likely_fields_turn_with_the_points(taught: KernelDynamics) -> None:
+    points = SPACE.random_points(60, random(3))
+    values = torch.randn(2, 60, CHANNELS, generator=random(4), dtype=torch.float64)
+    error = torch.full((60, CHANNELS), 0.1, dtype=torch.float64)
+    steps, angle = 5, torch.tensor(5 * math.pi / LATITUDES, dtype=torch.float64)
+    turn = torch.eye(3, dtype=torch.float64)
+    turn[0, 0], turn[0, 1], turn[1, 0], turn[1, 1] = angle.cos(), -angle.sin(), angle.sin(), angle.cos()
+    here, there = (taught._likely(x, values, error) for x in (points, points @ turn.T))
+    close(there, here.roll(steps, -1), 1e-10)
+
+
+def test_few_points_tell_more_with_the_harmonics(taught: KernelDynamics, encoder: PrincipalSGD) -> None:
+    fields = waves(1, TRAJECTORIES, FRAMES)[:, 3]
+    values = fields.flatten(-2).mT.clone()
+    unseen = torch.rand(values.shape[1], generator=random(6)) > 0.08
+    values[:, unseen] = torch.nan
+
+    def error(found: Latents) -> float:
+        gap = taught.seen(encoder, found.contexts) - fields
+        return float(gap.square().mean() / fields.square().mean())
+
+    with_harmonics = error(taught.encode(encoder, taught.points(), values))
+    assert with_harmonics < 1e-2 and with_harmonics < 0.1 * error(encoder(taught.points(), values))
+
+
+def test_cubics_in_latitude_are_exact() -> None:
+    nodes = torch.tensor([80.0, 30.0, 41.0, -60.0, -20.0, 5.0], dtype=torch.float64)
+    x = torch.linspace(-89, 89, 50, dtype=torch.float64)
+
+    def cubic(at: Tensor) -> Tensor:
+        return (at / 50) ** 3 - (at / 40) ** 2 + 0.5
+
+    close(_across(nodes, x) @ cubic(nodes), cubic(x), 1e-12)
 
 
 def test_between_frames_lies_a_cubic() -> None:
