@@ -193,20 +193,25 @@ class KernelDynamics(nn.Module):
         error = error.where(~values.isnan(), torch.inf)
         share = torch.ones_like(points[:, :1]) if measure is None else measure.to(points)[:, None]
         patterns, member = error.unique(dim=0, return_inverse=True)
-        contexts = values.new_zeros(len(values), len(encoder.poses), encoder.field.context_dim)
+        shape = (len(values), self.channels, len(self.latitude), len(self.longitude))
+        fields = values.new_zeros(shape)
         for i, pattern in enumerate(patterns):
-            seen = values[member == i]
             coarse = pattern + (encoder.noise + self.left) / share
-            found = self._written(encoder, self._likely(points, seen, coarse))
-            residual = seen - encoder.field(points, found)
+            fields[member == i] = self._likely(points, values[member == i], coarse)
+        # All at once: the encoder keeps its factors for the points that it saw last.
+        found = self._written(encoder, fields)
+        residual, contexts = values - encoder.field(points, found), found.contexts.clone()
+        for i, pattern in enumerate(patterns):
             rest = pattern + encoder.noise / share
-            local = encoder.local(points, residual, rest, encoder.poses, encoder.windows)
-            contexts[member == i] = found.contexts + local
+            part = residual[member == i]
+            contexts[member == i] += encoder.local(points, part, rest, encoder.poses, encoder.windows)
         return Latents(encoder.poses, contexts, encoder.windows)
 
     def _likely(self, points: Tensor, values: Tensor, error: Tensor) -> Tensor:
         """The most likely fields (batch, V, latitudes, longitudes), given values (batch, M, V) with errors of
         variance (M, V), infinite where nothing is observed."""
+        seen = error.isfinite().any(1)
+        points, values, error = points[seen], values[:, seen], error[seen]
         across = _across(self.latitude, points[:, 2].clamp(-1, 1).asin().rad2deg())
         longitude = torch.atan2(points[:, 1], points[:, 0]) - self.longitude[0].deg2rad()
         scales = self._scales()[..., 0]
