@@ -21,9 +21,10 @@ back as latents by the encoder. Between frames the path is a cubic.
 Where little of a state is observed, the same harmonics are its prior: a turn multiplies a_m by a phase, so a
 prior that knows no longitude holds amplitudes of different m independent, a_mr ~ N(0, σ²_mr), and given
 observations y with error variance R the most likely ones are one exact step, as in `principal.py`. What they
-leave is held by each latent. Sources: M. Reisert and H. Burkhardt,
-Learning equivariant functions with matrix valued kernels, JMLR 8 (2007) 385; Z. Zhao and D. Giannakis,
-Analog forecasting with dynamics-adapted kernels, Nonlinearity 29 (2016) 2888.
+leave is held by each latent.
+
+Sources: M. Reisert and H. Burkhardt, Learning equivariant functions with matrix valued kernels, JMLR 8 (2007)
+385; Z. Zhao and D. Giannakis, Analog forecasting with dynamics-adapted kernels, Nonlinearity 29 (2016) 2888.
 """
 
 import math

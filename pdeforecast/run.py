@@ -165,6 +165,7 @@ def _remembering(
         dynamics,
         trajectories=min(dynamics.trajectories, ds.sizes.get("sample", 1)),
         frames=frames,
+        modes=min(dynamics.modes, len(fields_of(ds)[0]) * latitudes * (longitudes // 2)),
         latitudes=latitudes,
         longitudes=longitudes,
     )
