@@ -427,7 +427,7 @@ def _dynamics(config: ForecasterConfig, encoder: nn.Module) -> LatentDynamics | 
             own.moving,
         )
     if not isinstance(encoder, PrincipalSGD) or config.statics:
-        raise ValueError("the preset `memory` serves a linear field without static fields; this is another.")
+        raise ValueError("the preset `memory` serves fields that turn about an axis, without static ones.")
     return KernelDynamics(
         geometry,
         len(config.variables),

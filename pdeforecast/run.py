@@ -122,7 +122,9 @@ def begin(
     try:
         model = _initial(config, chosen.training)
     except ValueError as error:
-        raise UsageError(f"expected a model that can be built; {error}", "Mend that `--set`.") from error
+        raise UsageError(
+            f"expected a model that can be built; {error}", "Mend that `--set`, or choose another preset."
+        ) from error
     if isinstance(model.dynamics, KernelDynamics) and (grid := _even_grid(ds, geometry)):
         model.dynamics.lie_on(*grid)
     return Progress(model, chosen.training)
