@@ -29,9 +29,9 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from pdeforecast.encoder import merge_duplicates
 from pdeforecast.latents import Latents
 from pdeforecast.linear_dynamics import LinearDynamics
+from pdeforecast.observed import merge_duplicates
 from pdeforecast.preconditioner import ExactStep, PreconditionedSGD
 from pdeforecast.principal import PrincipalSGD
 

@@ -19,6 +19,7 @@ from torch.func import grad, vjp, vmap
 
 from pdeforecast.field import EquivariantField, Seen
 from pdeforecast.latents import Latents
+from pdeforecast.observed import merge_duplicates
 
 
 class MetaSGD(nn.Module):
@@ -213,55 +214,3 @@ def _weighted(
         weights = weights * measure.to(weights)[:, None]
     total = weights.sum((1, 2), keepdim=True)
     return torch.where(observed, values, 0.0), weights / torch.where(total > 0, total, 1.0)
-
-
-def merge_duplicates(
-    points: Tensor, values: Tensor, variance: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Observations with one value per point and channel, so that saying a thing twice changes nothing.
-
-    Values at the same point become their mean, weighted by 1/variance, and variances the harmonic
-    mean, both at the first of these points; the others become NaN. Shapes stay, and nothing is
-    copied if no point occurs twice.
-
-    Args:
-        points: (M, point_dim), or (batch, M, point_dim).
-        values: (batch, M, channels), NaN where not observed.
-        variance: shaped as `values`, or None.
-    """
-    shared = points.ndim == 2
-    rows = points if shared else _numbered(points).flatten(0, 1)
-    different, place = rows.unique(dim=0, return_inverse=True)
-    if len(different) == len(rows):
-        return points, values, variance
-
-    def as_rows(x: Tensor) -> Tensor:
-        return x.transpose(0, 1) if shared else x.flatten(0, 1)
-
-    def as_given(x: Tensor) -> Tensor:
-        return x.transpose(0, 1) if shared else x.view_as(values)
-
-    def sums(x: Tensor) -> Tensor:
-        total = x.new_zeros(len(different), *x.shape[1:])
-        return total.index_add(0, place, x)[place]
-
-    order = torch.arange(len(rows), device=points.device)
-    first = order.new_full((len(different),), len(rows)).scatter_reduce(0, place, order, "amin")
-    is_first = (first[place] == order).view(-1, *[1] * (values.ndim - 1 - (not shared)))
-    y = as_rows(values)
-    seen = ~y.isnan()
-    # A variance of 0 is an exact value: its precision must be large, but infinity / infinity is NaN.
-    least = torch.finfo(values.dtype).eps ** 2
-    precision = torch.where(seen, 1.0 if variance is None else 1 / as_rows(variance).clamp_min(least), 0.0)
-    total = sums(precision)
-    mean = sums(torch.where(seen, y, 0.0) * precision) / total
-    merged = as_given(torch.where(is_first, mean, torch.nan))
-    if variance is None:
-        return points, merged, None
-    return points, merged, as_given(sums(seen.to(y)) / total)
-
-
-def _numbered(points: Tensor) -> Tensor:
-    """(batch, M, point_dim) with the number of the sample before the coordinates."""
-    number = torch.arange(points.shape[0], device=points.device)[:, None, None]
-    return torch.cat([number.expand(*points.shape[:2], 1).to(points), points], dim=-1)

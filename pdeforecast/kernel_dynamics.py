@@ -28,16 +28,16 @@ Sources: M. Reisert and H. Burkhardt, Learning equivariant functions with matrix
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pdeforecast.encoder import merge_duplicates
 from pdeforecast.geometry import Geometry
 from pdeforecast.latents import Latents
+from pdeforecast.observed import observed
 from pdeforecast.preconditioner import ExactStep
 from pdeforecast.principal import PrincipalSGD
 
@@ -106,6 +106,10 @@ class KernelDynamics(nn.Module):
             raise ValueError(
                 f"the preset `memory` serves the rotating sphere; these data are on {geometry.name}."
             )
+        if latitudes < 2 or longitudes < 2:
+            raise ValueError(
+                f"the preset `memory` wants two latitudes and longitudes; came {latitudes} × {longitudes}."
+            )
         self.geometry = geometry
         self.channels = channels
         self.stride = stride
@@ -125,7 +129,7 @@ class KernelDynamics(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_weights": None}
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "KernelDynamics":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KernelDynamics":
         self._weights = None
         # Amplitudes keep their types, whatever that of the networks.
         kept = {name: buffer.dtype for name, buffer in self.named_buffers()}
@@ -145,7 +149,7 @@ class KernelDynamics(nn.Module):
         self.weight.copy_(self._slowness(fields, fields - mean[..., None]))
         spectrum = torch.fft.rfft(self._weighed(fields - mean[..., None]), norm="forward").flatten(2, 3)
         found = []
-        for m in range(min(len(self.longitude) // 2, spectrum.shape[-1])):
+        for m in range(waves_on(len(self.longitude))):
             part = spectrum[..., m].flatten(0, 1)
             moments = part.T @ part.conj() / len(part)
             energy, profiles = torch.linalg.eigh(moments if m else moments.real)
@@ -188,24 +192,20 @@ class KernelDynamics(nn.Module):
         measure: Tensor | None = None,
     ) -> Latents:
         """Latents of states of which little is observed; arguments are those of `encoder`."""
-        points, values, variance = merge_duplicates(points, values, variance)
-        points, values = points.double(), values.double()
-        error = torch.zeros_like(values) if variance is None else variance.double()
-        error = error.where(~values.isnan(), torch.inf)
-        share = torch.ones_like(points[:, :1]) if measure is None else measure.to(points)[:, None]
-        patterns, member = error.unique(dim=0, return_inverse=True)
+        seen = observed(points, values, variance, measure)
         shape = (len(values), self.channels, len(self.latitude), len(self.longitude))
-        fields = values.new_zeros(shape)
-        for i, pattern in enumerate(patterns):
-            coarse = pattern + (encoder.noise + self.left) / share
-            fields[member == i] = self._likely(points, values[member == i], coarse)
+        fields = seen.values.new_zeros(shape)
+        for these, error in seen.alike:
+            coarse = error + (encoder.noise + self.left) / seen.share
+            fields[these] = self._likely(seen.points, seen.values[these], coarse)
         # All at once: the encoder keeps its factors for the points that it saw last.
         found = self._written(encoder, fields)
-        residual, contexts = values - encoder.field(points, found), found.contexts.clone()
-        for i, pattern in enumerate(patterns):
-            rest = pattern + encoder.noise / share
-            part = residual[member == i]
-            contexts[member == i] += encoder.local(points, part, rest, encoder.poses, encoder.windows)
+        residual, contexts = seen.values - encoder.field(seen.points, found), found.contexts.clone()
+        for these, error in seen.alike:
+            rest = error + encoder.noise / seen.share
+            contexts[these] += encoder.local(
+                seen.points, residual[these], rest, encoder.poses, encoder.windows
+            )
         return Latents(encoder.poses, contexts, encoder.windows)
 
     def _likely(self, points: Tensor, values: Tensor, error: Tensor) -> Tensor:
@@ -213,17 +213,22 @@ class KernelDynamics(nn.Module):
         variance (M, V), infinite where nothing is observed."""
         seen = error.isfinite().any(1)
         points, values, error = points[seen], values[:, seen], error[seen]
-        across = _across(self.latitude, points[:, 2].clamp(-1, 1).asin().rad2deg())
+        latitude = points[:, 2].clamp(-1, 1).asin().rad2deg()
         longitude = torch.atan2(points[:, 1], points[:, 0]) - self.longitude[0].deg2rad()
+        even, odd = (_across(self.latitude, latitude, parity) for parity in (1, -1))
         scales = self._scales()[..., 0]
         profiles = torch.view_as_complex(self.profiles.double()).unflatten(1, scales.shape) / scales
         # A complex amplitude is two real ones of half its variance; that of m = 0 is real.
         root = _both(self.wave).double().sqrt()
         spread = self.size.double() * root
         waves = torch.polar(torch.ones_like(longitude), longitude)[:, None] ** self.wave
-        shown = torch.einsum("kvl,ml->mvk", profiles, across.to(profiles)) * (waves * spread)[:, None]
+        shown = profiles.new_zeros(len(points), self.channels, len(self.wave))
+        for parity, across in ((0, even), (1, odd)):
+            these = self.wave % 2 == parity
+            shown[..., these] = torch.einsum("kvl,ml->mvk", profiles[these], across.to(profiles))
+        shown = shown * (waves * spread)[:, None]
         rows = torch.cat([shown.real, torch.where(self.wave > 0, -shown.imag, 0.0)], dim=-1)
-        mean = torch.einsum("vl,ml->mv", self.mean.double().view(self.channels, -1), across)
+        mean = torch.einsum("vl,ml->mv", self.mean.double().view(self.channels, -1), even)
         known = error.isfinite()
         step = ExactStep(rows[known], error[known].rsqrt())
         real, imaginary = step((values - mean)[:, known]).chunk(2, dim=-1)
@@ -345,18 +350,39 @@ class KernelDynamics(nn.Module):
         return values.movedim(-1, 1).unflatten(-1, (len(self.latitude), len(self.longitude)))
 
 
-def _across(nodes: Tensor, x: Tensor) -> Tensor:
-    """(M, nodes): values at places x (M,) from those at nodes, by cubics through the four nearest."""
-    order = nodes.argsort()
-    first = torch.searchsorted(nodes[order].contiguous(), x.contiguous()).sub(2).clamp(0, len(nodes) - 4)
-    near = order[first[:, None] + torch.arange(4, device=x.device)]
-    place = nodes[near]
-    weights = torch.ones_like(place)
-    for i in range(4):
-        for k in range(4):
-            if k != i:
-                weights[:, i] *= (x - place[:, k]) / (place[:, i] - place[:, k])
-    return x.new_zeros(len(x), len(nodes)).scatter_(1, near, weights)
+def _across(latitude: Tensor, x: Tensor, parity: int) -> Tensor:
+    """(M, latitudes): values at latitudes x (M,) from those of a grid, in degrees, by the cubic spline.
+
+    Along a meridian, over the pole and down the opposite one, the profile of an even wave number goes on as
+    itself, that of an odd one with its sign turned: the spline is periodic on that circle.
+
+    Args:
+        parity: 1 of an even wave number, −1 of an odd one.
+    """
+    order = latitude.argsort()
+    south = latitude[order]
+    count = len(south)
+    nodes = torch.cat([south, 180 - south.flip(0)])
+    values = torch.eye(count).to(latitude)[order]
+    values = torch.cat([values, parity * values.flip(0)])
+    step = torch.cat([nodes, nodes[:1] + 360]).diff()
+    before, after = step.roll(1), step
+    slopes = (values.roll(-1, 0) - values) / step[:, None]
+    equal = torch.diag(2 * (before + after))
+    ring = torch.arange(2 * count, device=latitude.device)
+    equal[ring, (ring - 1) % (2 * count)] += before
+    equal[ring, (ring + 1) % (2 * count)] += after
+    bends = torch.linalg.solve(equal, 6 * (slopes - slopes.roll(1, 0)))
+    first = torch.searchsorted(nodes[:count].contiguous(), x.contiguous()).sub(1) % (2 * count)
+    gap, b = step[first][:, None], ((x - nodes[first]) % 360)[:, None] / step[first][:, None]
+    a, later = 1 - b, (first + 1) % (2 * count)
+    bent = (a**3 - a) * bends[first] + (b**3 - b) * bends[later]
+    return a * values[first] + b * values[later] + gap**2 / 6 * bent
+
+
+def waves_on(longitudes: int) -> int:
+    """How many wave numbers m = 0, 1, … so many longitudes tell from one another, phase and all."""
+    return (longitudes + 1) // 2
 
 
 def _both(wave: Any) -> Any:

@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pdeforecast.encoder import merge_duplicates
 from pdeforecast.geometry import Geometry
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
+from pdeforecast.observed import merge_duplicates
 
 _JITTER = 1e-9
 """Added to the prior, in units of its mean variance, so that its Cholesky factor exists."""

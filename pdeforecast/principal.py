@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pdeforecast.encoder import merge_duplicates
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.local_prior import LocalPrior
+from pdeforecast.observed import observed
 from pdeforecast.preconditioner import ExactStep, alike, means, same
 
 _FIRST_NOISE = 1e-6
@@ -115,16 +115,11 @@ class PrincipalSGD(nn.Module):
             measure: (M,), the part of the space that each point represents, in units of their mean;
                 none means all alike.
         """
-        points, values, variance = merge_duplicates(points, values, variance)
-        points, values = points.double(), values.double()
-        error = torch.zeros_like(values) if variance is None else variance.double()
-        error = error.where(~values.isnan(), torch.inf)
-        share = torch.ones_like(points[:, :1]) if measure is None else measure.to(points)[:, None]
+        seen = observed(points, values, variance, measure)
         contexts = self.centre.expand(len(values), -1, -1).clone()
-        patterns, member = error.unique(dim=0, return_inverse=True)
-        for i, pattern in enumerate(patterns):
-            if pattern.isfinite().any():
-                contexts[member == i] += self._fitted(points, values[member == i], pattern, share)
+        for these, error in seen.alike:
+            if error.isfinite().any():
+                contexts[these] += self._fitted(seen.points, seen.values[these], error, seen.share)
         return Latents(self.poses, contexts, self.windows)
 
     def _fitted(self, points: Tensor, values: Tensor, error: Tensor, share: Tensor) -> Tensor:

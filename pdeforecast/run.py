@@ -48,7 +48,7 @@ from pdeforecast.config import (
 from pdeforecast.errors import CheckpointError, DataError, DivergedError, UsageError
 from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.geometry import Geometry
-from pdeforecast.kernel_dynamics import KernelDynamics
+from pdeforecast.kernel_dynamics import KernelDynamics, waves_on
 from pdeforecast.presets import Preset
 from pdeforecast.training import PHASES, Progress, Report, TrainingConfig, Trajectories, train
 from pdeforecast.trajectory import axes_of, is_grid, measure, stream, times_of, trajectory_values
@@ -106,9 +106,10 @@ def begin(
     chosen = override(Settings(preset.field, preset.dynamics, preset.training), settings)
     time_name = "time" if "time" in ds.dims else "lead_time"
     times = times_of(ds)
-    dynamics = chosen.dynamics
+    dynamics, grid = chosen.dynamics, None
     if isinstance(dynamics, KernelDynamicsConfig):
-        dynamics = _remembering(dynamics, chosen.field, ds, _even_grid(ds, geometry))
+        grid = _even_grid(ds, geometry)
+        dynamics = _remembering(dynamics, chosen.field, ds, grid)
     elif "dynamics.step" not in settings and len(times) > 1 and times[1] > times[0]:
         dynamics = replace(dynamics, step=times[1] - times[0])
     config = ForecasterConfig(
@@ -125,7 +126,7 @@ def begin(
         raise UsageError(
             f"expected a model that can be built; {error}", "Mend that `--set`, or choose another preset."
         ) from error
-    if isinstance(model.dynamics, KernelDynamics) and (grid := _even_grid(ds, geometry)):
+    if grid and isinstance(model.dynamics, KernelDynamics):
         model.dynamics.lie_on(*grid)
     return Progress(model, chosen.training)
 
@@ -167,7 +168,7 @@ def _remembering(
         dynamics,
         trajectories=min(dynamics.trajectories, ds.sizes.get("sample", 1)),
         frames=frames,
-        modes=min(dynamics.modes, len(fields_of(ds)[0]) * latitudes * (longitudes // 2)),
+        modes=min(dynamics.modes, len(fields_of(ds)[0]) * latitudes * waves_on(longitudes)),
         latitudes=latitudes,
         longitudes=longitudes,
     )

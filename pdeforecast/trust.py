@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdeforecast.encoder import MetaSGD, merge_duplicates
+from pdeforecast.encoder import MetaSGD
 from pdeforecast.latents import Latents
+from pdeforecast.observed import merge_duplicates
 from pdeforecast.preconditioner import PreconditionedSGD
 from pdeforecast.principal import PrincipalSGD
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pdeforecast.encoder import MetaSGD, merge_duplicates
+from pdeforecast.encoder import MetaSGD
 from pdeforecast.field import EquivariantField
 from pdeforecast.geometry import SPACES, Geometry
 from pdeforecast.latents import Latents
+from pdeforecast.observed import merge_duplicates
 from pdeforecast.testing import moved
 
 PLANE = SPACES[0]
