@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pdeforecast.bench.methods import KINDS, fit
-from pdeforecast.cli import duration
+from pdeforecast.cli.arguments import duration
 from pdeforecast.trajectory import open_dataset
 
 

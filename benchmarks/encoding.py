@@ -18,7 +18,7 @@ import xarray as xr
 from accuracy import SHARES, TEST, observed, table, trajectories, write
 
 from pdeforecast import run
-from pdeforecast.cli import duration
+from pdeforecast.cli.arguments import duration
 from pdeforecast.config import AttentionFieldConfig, DynamicsConfig, ForecasterConfig, LinearFieldConfig
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.presets import PRESETS

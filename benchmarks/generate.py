@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdeforecast.cli import duration
+from pdeforecast.cli.arguments import duration
 from pdeforecast.generation import Recipe, Split, load_recipe
 from pdeforecast.pdes import (
     PDE,

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from pdeforecast.cli import duration
+from pdeforecast.cli.arguments import duration
 from pdeforecast.config import AttentionFieldConfig, DynamicsConfig, ForecasterConfig, LinearFieldConfig
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import GEOMETRIES, SPACES, Geometry

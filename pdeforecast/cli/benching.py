@@ -1,0 +1,85 @@
+"""`bench`: suites of measurements and their pages."""
+
+import argparse
+from pathlib import Path
+
+import torch
+import xarray as xr
+from tqdm import tqdm
+
+from pdeforecast import checkpoint, generation
+from pdeforecast.bench import report, study, suites
+from pdeforecast.bench.equivariance import equivariance
+from pdeforecast.bench.methods import Method
+from pdeforecast.cli.arguments import device_of, pairs
+from pdeforecast.errors import UsageError, nearest
+from pdeforecast.forecaster import Forecaster
+from pdeforecast.geometry import GEOMETRIES
+from pdeforecast.pdes import PDES, make
+from pdeforecast.trajectory import open_dataset
+
+
+def bench(options: argparse.Namespace) -> None:
+    """A suite, or the page of what suites have measured."""
+    known = (*suites.SUITES, "report")
+    if options.suite not in known:
+        raise UsageError(
+            f"expected a suite among {', '.join(known)}; came {options.suite!r}.",
+            f"Type `pdeforecast bench {nearest(options.suite, known) or known[0]} MODEL`.",
+        )
+    if not (options.model or options.baselines or options.train):
+        raise UsageError("expected a model; none came.", f"Type `pdeforecast bench {options.suite} MODEL`.")
+    if options.suite == "report":
+        folder = Path((options.model or ["bench"])[0])
+        print("\n".join(map(str, report.write(folder, options.output or folder, options.view))))
+    elif options.suite == "equivariance" and options.output is None:
+        _equivariance(options)
+    else:
+        page, files = suites.go(options.suite, _study(options))
+        print("\n".join([page, *(f"written: {file}" for file in files)]))
+
+
+def _equivariance(options: argparse.Namespace) -> None:
+    for name in options.model:
+        model = checkpoint.load(name, device_of(options))
+        state = _unseen(model, options) if options.state is None else open_dataset(options.state)
+        random = torch.Generator().manual_seed(options.seed)
+        motions = GEOMETRIES[model.geometry.domain].random_motion(options.motions, random)
+        print(equivariance(model, state, options.lead_time, motions).markdown())
+
+
+def _study(options: argparse.Namespace) -> study.Study:
+    """What a suite measures."""
+    device, suite = device_of(options), suites.SUITES[options.suite]
+    if suite.trains:
+        methods: list[Method] = [suites.to_train(name) for name in options.model]
+    else:
+        train = None if suite.inside else options.train
+        methods = study.contestants(options.model, options.baselines, train, device)
+    return study.Study(
+        methods,
+        options.output or Path("bench"),
+        options.seeds,
+        options.samples,
+        options.data,
+        options.train,
+        options.budget,
+        pairs(options.set),
+        device,
+        options.jobs,
+        options.command,
+    )
+
+
+def _unseen(model: Forecaster, options: argparse.Namespace) -> xr.Dataset:
+    """Newly generated states of the equation that the model has learned."""
+    equation = model.card.get("data", {}).get("equation")
+    if equation not in PDES:
+        raise UsageError(
+            f"expected states to measure on; the model's card names no equation, but {equation!r}.",
+            "Give some: `--state STATE.nc`.",
+        )
+    pde = make(equation, {})
+    stream = generation.generate(pde, options.samples, options.seed, "test")
+    made = list(tqdm(stream, total=options.samples, unit="state", disable=None))
+    return generation.assemble(pde, made, options.seed, "test").isel(time=0)

@@ -1,0 +1,137 @@
+"""`models`, `forecast`, `evaluate`, `plot` and `animate`: what a model is used for."""
+
+import argparse
+import json
+import math
+from typing import Any
+
+import xarray as xr
+from tqdm import tqdm
+
+from pdeforecast import assimilation, checkpoint, metrics, plot
+from pdeforecast.cli.arguments import counting, device_of, provenance_of
+from pdeforecast.errors import UsageError
+from pdeforecast.forecaster import Forecaster
+from pdeforecast.pdes import PDES, make
+from pdeforecast.trajectory import (
+    check_output,
+    check_target,
+    grid_dims,
+    open_dataset,
+    read_stations,
+    write,
+)
+
+
+def models(options: argparse.Namespace) -> None:
+    """The list of shipped models."""
+    for name, path in checkpoint.shipped().items():
+        model = checkpoint.load(name)
+        print(f"{name}  ({path.stat().st_size / 1e6:.1f} MB)")
+        print(f"  {', '.join(model.config.variables)} on {model.config.geometry}")
+        for line in model.card.get("summary", []):
+            print(f"  {line}")
+
+
+def forecast(options: argparse.Namespace) -> None:
+    """A forecast, written block by block."""
+    check_output(options.output, options.overwrite)
+    if options.state is None and options.sensors is None:
+        raise UsageError(
+            "the following arguments are required without --sensors: STATE.nc.",
+            "Type `pdeforecast forecast MODEL STATE.nc -o OUT.nc --lead-time 0:19:1`.",
+        )
+    model = checkpoint.load(options.model, device_of(options))
+    state = statics = None if options.state is None else open_dataset(options.state)
+    if options.sensors is not None:
+        own = [] if statics is not None else list(model.config.statics)
+        state = read_stations(options.sensors, model.geometry, list(model.config.variables), own)
+    assert state is not None
+    fitting = options.assimilate or options.sensors is not None
+    hidden = None if fitting else True
+    with (
+        tqdm(desc="fitting", unit="evaluation", disable=hidden, leave=False) as bar,
+        assimilation.watched(counting(bar)),
+    ):
+        places = _grid(options, model), _places(options, model)
+        forecast = model.forecast(state, options.lead_time, *places, statics, fitting, lazy=True)
+    with tqdm(unit="B", unit_scale=True, disable=None) as bar:
+        write(forecast.assign_attrs(provenance_of(options)), options.output, options.overwrite, counting(bar))
+
+
+def _grid(options: argparse.Namespace, model: Forecaster) -> dict[str, int] | None:
+    """The size of each axis of the grid that is asked for."""
+    if options.grid is None:
+        return None
+    dims = grid_dims(model.geometry)
+    if len(options.grid) != len(dims):
+        raise UsageError(
+            f"expected a size for each of {', '.join(dims)}; came {'x'.join(map(str, options.grid))}.",
+            f"Type `--grid {'x'.join(['128'] * len(dims))}`.",
+        )
+    return dict(zip(dims, options.grid, strict=True))
+
+
+def _places(options: argparse.Namespace, model: Forecaster) -> xr.Dataset | None:
+    """The file or table at whose points the forecast is asked for."""
+    if options.at is not None:
+        return read_stations(options.at, model.geometry, [])
+    return None if options.like is None else open_dataset(options.like)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """The score of a forecast."""
+    if options.output is not None:
+        check_target(options.output, options.overwrite)
+    score = metrics.score(open_dataset(options.forecast), open_dataset(options.truth), options.train_frames)
+    text = json.dumps(_with_gaps(score), indent=1)
+    if options.output is None:
+        print(text)
+    else:
+        with checkpoint.replacing(options.output) as beside:
+            beside.write_text(text + "\n")
+
+
+def _with_gaps(score: Any) -> Any:
+    """A score in which null stands for what has no value, such as an error relative to a truth of zero."""
+    if isinstance(score, dict):
+        return {key: _with_gaps(value) for key, value in score.items()}
+    if isinstance(score, list | tuple):
+        return [_with_gaps(value) for value in score]
+    return None if isinstance(score, float) and not math.isfinite(score) else score
+
+
+def draw(options: argparse.Namespace) -> None:
+    """A picture of a forecast."""
+    check_target(options.output, options.overwrite)
+    plot.check_picture(options.output)
+    model, truth = _drawn_beside(options)
+    grid = {} if model is None else _training_grid(model)
+    ds = open_dataset(options.forecast)
+    figure = plot.forecast(ds, truth, options.sample, options.variable, options.lead_time, model, grid)
+    plot.save(figure, options.output)
+
+
+def animate(options: argparse.Namespace) -> None:
+    """A film or a page of a forecast."""
+    check_target(options.output, options.overwrite)
+    kind = plot.check_animation(options.output)
+    model, truth = _drawn_beside(options)
+    with tqdm(unit="frame", disable=True if kind == "html" else None) as bar:
+        ds = open_dataset(options.forecast)
+        plot.animate(ds, options.output, truth, options.sample, options.variable, model, counting(bar))
+
+
+def _drawn_beside(options: argparse.Namespace) -> tuple[Forecaster | None, xr.Dataset | None]:
+    """The model and the truth of a picture, where they are given."""
+    model = None if options.model is None else checkpoint.load(options.model, device_of(options))
+    return model, None if options.truth is None else open_dataset(options.truth)
+
+
+def _training_grid(model: Forecaster) -> dict[str, int]:
+    """The size of each axis of the grid that a model learned on, as far as its card tells."""
+    data = model.card.get("data", {})
+    if "grid" in model.card or data.get("equation") not in PDES:
+        return dict(model.card.get("grid", {}))
+    settings = {key: str(value) for key, value in json.loads(data.get("parameters", "{}")).items()}
+    return {name: len(axis) for name, axis in make(data["equation"], settings).coordinates().items()}

@@ -1,0 +1,105 @@
+"""`train`: a model from trajectories."""
+
+import argparse
+import math
+from typing import Any
+
+import xarray as xr
+from tqdm import tqdm
+
+from pdeforecast import defaults, parallel, run
+from pdeforecast.cli.arguments import device_of, one_of, pairs, provenance_of
+from pdeforecast.errors import UsageError
+from pdeforecast.geometry import GEOMETRIES
+from pdeforecast.logs import TensorBoard
+from pdeforecast.presets import PRESETS
+from pdeforecast.training import Progress, Trajectories
+from pdeforecast.trajectory import geometry_of, grid_dims, open_dataset
+
+
+def train(options: argparse.Namespace) -> None:
+    """A run, begun or resumed, by one process or several."""
+    with parallel.together(device_of(options)):
+        _trained(options)
+
+
+def _trained(options: argparse.Namespace) -> None:
+    """The training of one process."""
+    board = TensorBoard(options.output / "tensorboard") if options.tensorboard else None
+    ds, first = open_dataset(options.data), parallel.rank() == 0
+    progress, budget = (_resumed if options.resume else _begun)(options, ds)
+    data = run.trajectories(ds, progress.model)
+    if not options.resume:
+        progress, lines = _fitted(options, ds, progress, data, budget)
+        if first:
+            print("\n".join(lines), flush=True)
+    device = device_of(options)
+    source = {**_plain(ds.attrs), "samples": ds.sizes.get("sample", 1)}
+    grid = {name: ds.sizes[name] for name in grid_dims(progress.model.geometry) if name in ds.sizes}
+    card = progress.model.card
+    begun = {"command": card["command"]} if options.resume and "command" in card else {}
+    card.update({"data": source, "grid": grid, "device": device, **provenance_of(options), **begun})
+    progress.to(device)
+    with tqdm(unit="step", disable=None if first else True) as bar:
+        average = math.nan
+        for report in run.go(progress, data, options.output, budget):
+            average = (
+                report.loss
+                if report.step == 1 or math.isnan(average)
+                else 0.98 * average + 0.02 * report.loss
+            )
+            bar.total, bar.n = report.steps, report.step
+            bar.set_description(report.phase, refresh=False)
+            bar.set_postfix(loss=f"{average:.3g}", horizon=report.horizon, refresh=False)
+            bar.update(0)
+            if board is not None and first:
+                board.see(report)
+    if board is not None:
+        board.close()
+    if first:
+        print(f"trained: {options.output / 'model.safetensors'}")
+
+
+def _begun(options: argparse.Namespace, ds: xr.Dataset) -> tuple[Progress, float]:
+    """A new run and its budget."""
+    preset = PRESETS[one_of(PRESETS, options.preset or "default", "preset")]
+    return _new(options, ds, {}), preset.budget if options.budget is None else options.budget
+
+
+def _new(options: argparse.Namespace, ds: xr.Dataset, fitting: dict[str, str]) -> Progress:
+    """A new run, with settings that fit its data where there are no others."""
+    geometry = geometry_of(ds)
+    if options.geometry is not None:
+        geometry = GEOMETRIES[one_of(GEOMETRIES, options.geometry, "geometry")]
+    settings = {**fitting, "training.seed": str(options.seed), **pairs(options.set)}
+    preset = PRESETS[options.preset or "default"]
+    return run.begin(options.output, ds, geometry, preset, settings, options.init_from)
+
+
+def _fitted(
+    options: argparse.Namespace, ds: xr.Dataset, progress: Progress, data: Trajectories, budget: float
+) -> tuple[Progress, list[str]]:
+    """A new run as its data suggest, unless a preset or a model was asked for, and what to say of it."""
+    fit = None
+    if options.preset is None and options.init_from is None:
+        fit = defaults.lattice(progress, data, "field.latents" not in pairs(options.set))
+        fitting = {"training.copies": str(defaults.motions(progress, data))}
+        if fit is not None:
+            fitting["field.latents"] = str(fit.latents)
+        progress = _new(options, ds, fitting)
+    return progress, defaults.told(progress, data, budget, fit)
+
+
+def _resumed(options: argparse.Namespace, ds: xr.Dataset) -> tuple[Progress, float]:
+    """The run in the output folder and its budget, which no option changes."""
+    for name in ("preset", "geometry", "budget", "set", "init-from"):
+        if getattr(options, name.replace("-", "_")) not in (None, []):
+            raise UsageError(
+                f"expected `--resume` without `--{name}`; a run goes on as it was begun.",
+                f"Leave out `--{name}`, or begin another run without `--resume`.",
+            )
+    return run.resume(options.output), run.budget_of(options.output)
+
+
+def _plain(attrs: dict[Any, Any]) -> dict[str, Any]:
+    return {str(key): value.item() if hasattr(value, "item") else value for key, value in attrs.items()}
