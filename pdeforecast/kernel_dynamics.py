@@ -106,10 +106,6 @@ class KernelDynamics(nn.Module):
             raise ValueError(
                 f"the preset `memory` serves the rotating sphere; these data are on {geometry.name}."
             )
-        if latitudes < 2 or longitudes < 2:
-            raise ValueError(
-                f"the preset `memory` wants two latitudes and longitudes; came {latitudes} × {longitudes}."
-            )
         self.geometry = geometry
         self.channels = channels
         self.stride = stride

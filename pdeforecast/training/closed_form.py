@@ -1,0 +1,86 @@
+"""What of the dynamics is learned without a step: sizes, the linear part, remembered trajectories."""
+
+from dataclasses import replace
+
+import torch
+
+from pdeforecast.config import DynamicsConfig
+from pdeforecast.dynamics import LatentDynamics
+from pdeforecast.forecaster import Forecaster
+from pdeforecast.kernel_dynamics import KernelDynamics
+from pdeforecast.principal import PrincipalSGD
+from pdeforecast.training.encoded import Encoded, constant, frames_of, metric
+from pdeforecast.training.progress import Progress
+
+_LINEAR = 1e-6
+"""If linear dynamics leave a smaller share of the change from frame to frame, they are all that is needed."""
+
+
+def scales(model: Forecaster, encoded: list[Encoded], times: tuple[float, ...]) -> None:
+    """The sizes of contexts, statics and the velocities that are left to the network, from the data."""
+    dynamics, contexts = model.dynamics, encoded[0].contexts
+    assert isinstance(dynamics, LatentDynamics)
+    dynamics.context_scale.copy_(contexts.flatten(0, 2).std(0) + 1e-8)
+    if dynamics.static_scale.numel():
+        size = torch.cat([e.static for e in encoded]).square().mean().sqrt() + 1e-8
+        dynamics.static_scale.copy_(size.expand_as(dynamics.static_scale))
+    gaps = torch.tensor(times).diff().to(contexts)
+    before = contexts[:, :-1]
+    if model.linear is not None and dynamics.modal is not None:
+        carried = model.carried(frames_of(model, encoded[0], slice(-1)), float(gaps.mean())).contexts
+        before = carried.view_as(before)
+    change = (contexts[:, 1:] - before) / dynamics.context_scale
+    dynamics.rate.copy_((change.square().mean((0, 2, 3)).sqrt() / gaps).mean())
+
+
+def learn_linear(progress: Progress, encoded: list["Encoded"], times: tuple[float, ...]) -> float:
+    """Learns the linear part of the dynamics, where there is one.
+
+    If that leaves next to nothing of the change from frame to frame, the equation is linear, and no network
+    is trained; else the linear part is held to what the network's steps can follow.
+
+    Returns:
+        The share of the mean square change in the fields that is left to the network.
+    """
+    model = progress.model
+    gaps = torch.tensor(times, dtype=torch.float64).diff()
+    regular = float(gaps.max() - gaps.min()) <= 1e-6 * float(gaps.max())
+    assert isinstance(model.dynamics, LatentDynamics) and isinstance(model.config.dynamics, DynamicsConfig)
+    if model.linear is None or model.dynamics.modal is None or not regular:
+        return 1.0
+    paths = [
+        model.modes_of(frames_of(model, e, slice(None))).unflatten(0, e.contexts.shape[:2]) for e in encoded
+    ]
+    gap = float(gaps.mean())
+    model.linear.learn(paths, gap)
+    now, after = frames_of(model, encoded[0], slice(-1)), frames_of(model, encoded[0], slice(1, None))
+    distance = metric(model)
+    share = float(distance(model.carried(now, gap), after) / distance(now, after))
+    if share < _LINEAR:
+        model.linear.sufficient.fill_(True)
+        progress.config = replace(progress.config, dynamics_steps=0, joint_steps=0)
+    else:
+        model.linear.learn(paths, gap, fastest=2 / model.config.dynamics.step)
+    model.prepare()
+    return share
+
+
+def remember(model: Forecaster, encoded: "Encoded", times: tuple[float, ...]) -> float:
+    """Gives trajectories to the kernel dynamics.
+
+    Returns:
+        The share of the mean square change in the fields, over a frame, that they do not tell.
+    """
+    dynamics = model.dynamics
+    assert isinstance(dynamics, KernelDynamics) and isinstance(model.encoder, PrincipalSGD)
+    count, frames = dynamics.memory.shape[:2]
+    fields = [dynamics.seen(model.encoder, part[:frames]) for part in encoded.contexts[:count]]
+    gap = (times[frames - 1] - times[0]) / (frames - 1)
+    dynamics.learn(torch.stack(fields), gap)
+    now, after = frames_of(model, encoded, slice(-1)), frames_of(model, encoded, slice(1, None))
+    few = torch.linspace(0, len(now.contexts) - 1, min(64, len(now.contexts))).long()
+    now, after = replace(now, contexts=now.contexts[few]), replace(after, contexts=after.contexts[few])
+    distance = metric(model)
+    return float(
+        distance(model.rollout(now, constant(encoded.static), [gap])[0], after) / distance(now, after)
+    )

@@ -1,0 +1,64 @@
+"""Training data: trajectories, and means over what is observed of them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pdeforecast import parallel
+from pdeforecast.forecaster import Forecaster
+from pdeforecast.trajectory import StreamedValues
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Training data.
+
+    Attributes:
+        times: of the T frames.
+        points: (M, point_dim).
+        measure: (M,), the part of the space that each point represents, in units of their mean.
+        values: (S, T, M, V), NaN where not observed; read from a file when asked for, if large.
+        static_points: (K, point_dim).
+        static_measure: (K,), likewise.
+        statics: (1 or S, K, statics).
+    """
+
+    times: tuple[float, ...]
+    points: Tensor
+    measure: Tensor
+    values: Tensor | StreamedValues
+    static_points: Tensor
+    static_measure: Tensor
+    statics: Tensor
+
+
+def normalise(model: Forecaster, data: Trajectories) -> None:
+    """Sets the mean and the scale of every variable."""
+    mean = moment(data.values.split(16), data.measure, lambda values: values)
+    scale = moment(data.values.split(16), data.measure, lambda values: (values - mean).square()).sqrt()
+    model.mean.copy_(mean)
+    model.scale.copy_(torch.where(scale > 0, scale, 1.0))
+
+
+def moment(parts: Iterable[Tensor], measure: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The mean (V,) of a function of values (…, M, V), given in parts, over what is observed of the space."""
+    sums = []
+    for part in parts:
+        values = of(part.double())
+        weight = measure.to(values)[:, None] * ~values.isnan()
+        sums.append(torch.stack([weight * values.nan_to_num(), weight]).flatten(1, -2).sum(1))
+    total, weights = torch.stack(sums).sum(0)
+    return total / weights
+
+
+def mean_square(guess: Tensor, truth: Tensor, measure: Tensor) -> Tensor:
+    """The mean of (guess − truth)² (…, M, V) over what is observed of the space; of several processes, what
+    has that as its mean over them.
+
+    Not `nanmean`, whose gradient is NaN where its argument is.
+    """
+    observed = ~truth.isnan()
+    error = torch.where(observed, guess - truth.nan_to_num(), 0.0)
+    return (measure[:, None] * error.square()).sum() / parallel.mean((measure[:, None] * observed).sum())
