@@ -1,13 +1,17 @@
-"""A file that is there whole, or as it was before; what a killed writer left goes with the next one."""
+"""Outputs that are there whole, or as they were before; what a killed writer left goes with the next one."""
 
 import contextlib
 import fcntl
 import glob
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_OLD = "old"
+"""Where a folder is while another takes its place."""
 
 
 @contextmanager
@@ -20,7 +24,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_strays(target)
-    handle, beside = _claimed(target)
+    handle, beside = _claimed(target, _new_file)
     try:
         yield beside
         with open(beside, "rb+") as file:
@@ -36,25 +40,76 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.close(handle)
 
 
+@contextmanager
+def replacing_by_name(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """As `replacing`, for a folder, or for a file that is to be written under its own name.
+
+    That path is in a new folder beside `path`. It takes the place of `path` if the `with` succeeds.
+    """
+    target = Path(path)
+    remove_strays(target)
+    handle, folder = _claimed(target, tempfile.mkdtemp)
+    try:
+        made = folder / target.name
+        yield made
+        if target.is_dir():
+            os.rename(target, folder / _OLD)
+        os.replace(made, target)
+    finally:
+        _remove_folder(folder, target)
+        fcntl.flock(handle, fcntl.LOCK_UN)
+        os.close(handle)
+
+
 def remove_strays(target: Path) -> None:
-    """Removes the files beside `target` that nobody writes any more: their locks are free."""
+    """Removes what lies beside `target` and nobody writes any more: its lock is free.
+
+    A folder whose writer was killed between taking it away and putting the new one there is put back.
+    """
     for stray in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
         # Another writer may have finished, or removed it, since the folder was listed.
-        with contextlib.suppress(OSError), open(stray, "rb") as file:
+        with contextlib.suppress(OSError), _opened(stray) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stray.unlink()
+            if stray.is_dir():
+                _remove_folder(stray, target)
+            else:
+                stray.unlink()
 
 
-def _claimed(target: Path) -> tuple[int, Path]:
-    """A new file beside `target`, and a handle that holds its lock while the process lives."""
-    while True:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        beside = Path(name)
-        # Another writer may have taken it for a stray before it was locked.
-        if beside.exists():
-            return handle, beside
+def _remove_folder(beside: Path, target: Path) -> None:
+    """Removes a folder beside `target`, and puts back what was taken away and has no successor."""
+    if (beside / _OLD).exists() and not target.exists():
+        os.rename(beside / _OLD, target)
+    shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A handle of a file or of a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
         os.close(handle)
+
+
+def _claimed(target: Path, make: Callable[..., str]) -> tuple[int, Path]:
+    """What `make` made beside `target`, and a handle that holds its lock while the process lives."""
+    while True:
+        beside = Path(make(dir=target.parent, prefix=f".{target.name}.", suffix=".partial"))
+        # Another writer may take it for a stray before it is locked.
+        with contextlib.suppress(FileNotFoundError):
+            handle = os.open(beside, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if beside.exists():
+                return handle, beside
+            os.close(handle)
+
+
+def _new_file(dir: Path, prefix: str, suffix: str) -> str:
+    handle, name = tempfile.mkstemp(suffix, prefix, dir)
+    os.close(handle)
+    return name
 
 
 def _umask() -> int:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 import xarray as xr
 
 from pdeforecast.forecaster import Forecaster
-from pdeforecast.plot.files import kind_of, whole
+from pdeforecast.plot.files import kind_of
 from pdeforecast.plot.movie import check_writer, movie, write_movie
 from pdeforecast.plot.page import page
+from pdeforecast.replacing import replacing_by_name
+from pdeforecast.trajectory import check_target
 
 ANIMATIONS = ("gif", "mp4", "html")
 
@@ -45,7 +47,8 @@ def animate(
         DataError: as `match` does, or if the model is of another space.
     """
     kind = check_animation(path)
-    with whole(path) as beside:
+    check_target(path, overwrite=True)
+    with replacing_by_name(path) as beside:
         if kind == "html":
             beside.write_text(page(ds, truth, sample, variable, model), encoding="utf-8")
         else:

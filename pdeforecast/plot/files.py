@@ -1,13 +1,13 @@
 """Pictures as files, whole or not at all."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from pdeforecast.errors import UsageError
+from pdeforecast.replacing import replacing_by_name
 from pdeforecast.trajectory import check_target
 
 FORMATS = ("png", "pdf", "svg")
@@ -20,7 +20,8 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         UsageError: if the ending is none of `FORMATS`, or the folder is missing.
     """
     kind = check_picture(path)
-    with whole(path) as beside:
+    check_target(path, overwrite=True)
+    with replacing_by_name(path) as beside:
         figure.savefig(beside, format=kind, dpi=200, bbox_inches="tight", pad_inches=0.08)
 
 
@@ -39,20 +40,3 @@ def kind_of(path: str | os.PathLike[str], kinds: Sequence[str], what: str) -> st
             f"Name it {path.with_suffix(f'.{kinds[0]}').name!r}.",
         )
     return kind
-
-
-@contextmanager
-def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A file beside `path` with the same ending, renamed to it at the end of a `with` that succeeds.
-
-    Raises:
-        UsageError: if the folder is missing.
-    """
-    path = Path(path)
-    check_target(path, overwrite=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix.lower()}")
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

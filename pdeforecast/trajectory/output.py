@@ -1,11 +1,7 @@
 """Forecasts as files, a block at a time: NetCDF, Zarr, or a table, by the suffix of the path."""
 
-import contextlib
 import csv
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from pdeforecast.errors import UsageError
+from pdeforecast.replacing import replacing_by_name
 from pdeforecast.trajectory.blocks import BLOCK, blocks
 from pdeforecast.trajectory.files import Written, check_target, each_block, save_dataset
 from pdeforecast.trajectory.layout import TIMES
@@ -53,25 +50,11 @@ def write(
     if path.suffix not in (".csv", ".zarr"):
         save_dataset(ds, path, overwrite, progress, split)
         return
-    with _replacing(path) as beside:
+    with replacing_by_name(path) as beside:
         if path.suffix == ".csv":
             _table(ds, beside, progress)
         else:
             _zarr(ds, beside, progress, split)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path`, which takes its place if all goes well and is gone otherwise."""
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
-    try:
-        made = folder / path.name
-        yield made
-        if path.is_dir():
-            os.rename(path, folder / "old")
-        os.replace(made, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _table(ds: xr.Dataset, path: Path, progress: Written | None) -> None:
