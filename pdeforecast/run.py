@@ -96,10 +96,7 @@ def begin(
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"expected a folder; {folder} is a file.", "Give another folder with `-o`.")
-    if (folder / "run.json").exists():
-        raise UsageError(
-            f"expected a new folder; {folder} holds a run.", "Add `--resume`, or give another folder."
-        )
+    _check_new(folder)
     variables, statics = fields_of(ds)
     if init_from is not None:
         return _continued(init_from, geometry, {**variables, **statics}, preset.training, settings)
@@ -129,6 +126,13 @@ def begin(
     if grid and isinstance(model.dynamics, KernelDynamics):
         model.dynamics.lie_on(*grid)
     return Progress(model, chosen.training)
+
+
+def _check_new(folder: Path) -> None:
+    if (folder / "run.json").exists():
+        raise UsageError(
+            f"expected a new folder; {folder} holds a run.", "Add `--resume`, or give another folder."
+        )
 
 
 def _even_grid(ds: xr.Dataset, geometry: Geometry) -> tuple[Tensor, Tensor] | None:
@@ -241,7 +245,7 @@ def resume(folder: Path) -> Progress:
             f"expected a run of this version in {folder}; its run.json does not fit ({error}).",
             "Begin a run in another folder without `--resume`, or install the version that began it.",
         ) from error
-    progress = Progress(model, config)
+    progress = Progress(model, config, kept=True)
     if (folder / "progress.safetensors").exists():
         tensors, metadata = read_tensors(folder / "progress.safetensors", _FORMAT)
         try:
@@ -312,7 +316,7 @@ def go(progress: Progress, data: Trajectories, folder: Path, budget: float) -> I
             0 for the steps of the configuration.
 
     Raises:
-        UsageError: if another process trains in the folder.
+        UsageError: if another process trains in the folder, or has begun a run there meanwhile.
         DivergedError: as `train` does.
     """
     # What the folder held is by now known to all of them.
@@ -441,13 +445,15 @@ def _prepare(folder: Path, progress: Progress, budget: float) -> None:
     """Writes run.json once, and brings the folder to where `progress` stands."""
     for stray in folder.glob(".*.partial"):
         stray.unlink()
-    if not (folder / "run.json").exists():
+    if not progress.kept:
+        _check_new(folder)
         asked = {
             "model": to_dict(progress.model.config),
             "training": asdict(progress.config),
             "budget": budget,
         }
         write_plain(asked, folder / "run.json")
+        progress.kept = True
     log = folder / "log.csv"
     if log.exists():
         done = (PHASES.index(progress.phase), progress.step)

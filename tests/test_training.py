@@ -318,6 +318,19 @@ def test_a_linear_equation_is_learned_in_closed_form(tiny: Preset, tmp_path: Pat
     assert float(metrics.relative_l2(forecast, test)["temperature"].max()) < 5e-3
 
 
+def test_of_two_that_begin_in_one_folder_the_later_refuses(
+    coarse: xr.Dataset, tiny: Preset, tmp_path: Path
+) -> None:
+    """Both found it empty; the one that comes second to its lock finds the other's run."""
+    one, two = (run.begin(tmp_path, coarse, TORUS, tiny, {"training.seed": seed}) for seed in "01")
+    data = run.trajectories(coarse, one.model)
+    list(run.go(one, data, tmp_path, 0))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UsageError, match="holds a run"):
+        list(run.go(two, data, tmp_path, 0))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_two_runs_are_alike_and_two_seeds_are_not(coarse: xr.Dataset, tiny: Preset, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(tmp_path / name, coarse, replace(tiny, training=replace(tiny.training, seed=seed)))

@@ -72,7 +72,7 @@ def forecast(
         error_over_lead_time(page.beneath(0, parts, _CURVES), {"forecast": scene})
     if found is not None:
         moment = scene.moment(scene.leads[shown[-1]])
-        draw_spectra(page.beneath(parts - 1, parts, _CURVES), found, moment, scene.unit)
+        draw_spectra(page.beneath(parts - 1, parts, _CURVES), found, scene, moment)
     return page.figure
 
 
@@ -117,7 +117,7 @@ def _draw(
         if "error" in fields:
             page.over(group[2:], f"relative $L_2$ {scene.errors['forecast'][sample, shown[at]]:.2g}")
     for i, name in enumerate(fields):
-        page.beside(page.panels[i : i + 1], name)
+        page.beside(page.panels[i : i + 1], scene.word(name))
     page.bar_right(colours["forecast"], page.panels[:2], scene.title)
     if "error" in fields:
         page.bar_right(colours["error"], page.panels[2:], scene.error_title)

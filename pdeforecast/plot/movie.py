@@ -71,7 +71,7 @@ def movie(
             axes = page.panels[i, j]
             updates.append((name, draw(axes, stage, view, field[0], colours[name])))
             label_axes(axes, view, below=view.disc or i == len(stage.views) - 1, left=j == 0)
-        page.over(page.panels[:1, j : j + 1], name, fontsize=9)
+        page.over(page.panels[:1, j : j + 1], scene.word(name), fontsize=9)
     page.bar_below(colours["forecast"], page.panels[:, :2], scene.title, bar)
     if compared:
         page.bar_below(colours["error"], page.panels[:, 2:], scene.error_title, bar)

@@ -147,6 +147,7 @@ def _variable(scene: Scene, sample: int) -> dict[str, Any]:
     return {
         "name": scene.name,
         "unit": _unit(scene.unit),
+        "what": scene.what,
         "colours": {
             name: {"limits": list(scale.get_clim()), "map": scale.cmap.name}
             for name, scale in scales({name: list(field) for name, field in fields.items()}).items()

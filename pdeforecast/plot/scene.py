@@ -28,6 +28,7 @@ class Scene:
         fields: `truth`, `forecast`, `error`, each (S, T, M); without a truth, `forecast` only.
         errors: relative L2 (S, T) of `forecast` and of `persistence`; empty without a truth.
         name: of the variable, and its unit; of the time, and its unit.
+        what: the word for what is drawn: a forecast, or a trajectory that nobody forecast.
     """
 
     geometry: Geometry
@@ -39,6 +40,7 @@ class Scene:
     unit: str
     clock: str
     clock_unit: str
+    what: str = "forecast"
 
     @property
     def title(self) -> str:
@@ -47,6 +49,10 @@ class Scene:
     @property
     def error_title(self) -> str:
         return label("error", self.unit)
+
+    def word(self, field: str) -> str:
+        """What a field is called in a picture."""
+        return self.what if field == "forecast" else field
 
     def moment(self, lead_time: float) -> str:
         """The words for a lead time."""
@@ -124,8 +130,10 @@ def _alone(ds: xr.Dataset) -> list[Scene]:
     places = _numpy(trajectory_values(*positions(ds, geometry))[2][0, 0])
     order = np.argsort(times)
     leads, clock = np.array(times)[order], _clock(ds, "time" if "time" in ds.dims else "lead_time")
+    what = "trajectory" if "time" in ds.dims else "forecast"
+    fields = [{"forecast": _numpy(values[:, order, :, v])} for v in range(len(units))]
     return [
-        Scene(geometry, places, leads, {"forecast": _numpy(values[:, order, :, v])}, {}, name, unit, *clock)
+        Scene(geometry, places, leads, fields[v], {}, name, unit, *clock, what)
         for v, (name, unit) in enumerate(units.items())
     ]
 

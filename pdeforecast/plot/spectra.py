@@ -94,12 +94,13 @@ def _cut(powers: Mapping[str, torch.Tensor], name: str, unit: str, nyquist: floa
     return Spectra(np.arange(1.0, count + 1), made, name, unit, nyquist)
 
 
-def draw_spectra(axes: Axes, found: Spectra, moment: str, unit: str) -> None:
+def draw_spectra(axes: Axes, found: Spectra, scene: Scene, moment: str) -> None:
     """Means over samples, within their range; the training Nyquist as a dotted line."""
     for name, power in found.powers.items():
         colour, dashed = _COLOURS[name], "--" if name == "forecast" else "-"
         above = 3 if name == "forecast" else 2
-        axes.plot(found.scales, power.mean(0), dashed, color=colour, linewidth=1.2, label=name, zorder=above)
+        axes.plot(found.scales, power.mean(0), dashed, color=colour, linewidth=1.2, zorder=above)
+        axes.lines[-1].set_label(scene.word(name))
         axes.fill_between(found.scales, power.min(0), power.max(0), color=colour, alpha=0.12, linewidth=0)
     if found.nyquist is not None:
         axes.axvline(found.nyquist, color=GREY, linestyle=":", linewidth=1.2, label="training Nyquist")
@@ -109,5 +110,5 @@ def draw_spectra(axes: Axes, found: Spectra, moment: str, unit: str) -> None:
     last = max(found.scales[(means > _FLOOR).any(0)].max(), found.nyquist or 0.0)
     axes.set(xlim=(0.95, 1.1 * last), ylim=(greatest * max(means.min() / 3, _FLOOR), 4 * greatest))
     axes.set_xlabel(f"{label(found.name, found.unit)}, at {moment}")
-    axes.set_ylabel(label("power", squared(unit)))
+    axes.set_ylabel(label("power", squared(scene.unit)))
     plain(axes)

@@ -19,10 +19,15 @@ _JOINT_SHARE = 0.01
 
 
 class Progress:
-    """Everything beside the model that a resumed run needs: phase, step, optimisers, averages."""
+    """Everything beside the model that a resumed run needs: phase, step, optimisers, averages.
 
-    def __init__(self, model: Forecaster, config: TrainingConfig) -> None:
+    Attributes:
+        kept: whether a folder holds the run.
+    """
+
+    def __init__(self, model: Forecaster, config: TrainingConfig, kept: bool = False) -> None:
         self.model = model
+        self.kept = kept
         self.config = config
         self.phase = "field"
         self.step = 0

@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from pdeforecast import metrics, plot, trajectory
 from pdeforecast.errors import DataError, UsageError
@@ -65,6 +66,13 @@ def test_the_first_and_the_last_lead_time_are_shown_with_their_unit_in_any_order
     moments = [text for text in said if text.startswith("lead time")]
     assert moments == ["lead time 0 hours", "lead time 2 hours", "lead time 4 hours"]
     assert [text for text in said if text in ("truth", "forecast", "error")] == ["truth", "forecast", "error"]
+
+
+def test_what_nobody_forecast_is_called_a_trajectory() -> None:
+    forecast, truth = pair()
+    for ds, word, other in ((forecast, "forecast", "trajectory"), (truth, "trajectory", "forecast")):
+        words = {text.get_text() for text in plot.forecast(ds).findobj(Text)}
+        assert word in words and other not in words
 
 
 def test_lead_times_that_are_asked_for_are_shown() -> None:
