@@ -2,10 +2,13 @@
 
 At each of several shares of the points, drawn at random, states are moved by a random element of the group
 and encoded. The largest misfits E are taken to follow a power law, P(E) ∝ E^(−1/γ), with Hill's estimate of
-γ, the mean of their logarithms above the least of them (Ann. Statist. 3, 1163, 1975). The threshold is the
-quantile of that, or the largest misfit that was seen, where that is larger.
+γ, the mean of the logarithms of k of them above the least (Ann. Statist. 3, 1163, 1975), and its standard
+error γ/√k beside it, since few states leave it uncertain. The threshold is the quantile of that, or the
+largest misfit that was seen, where that is larger. First frames, from which forecasts mostly start, may be
+the hardest to encode: they and later ones are judged apart, and the larger threshold holds.
 """
 
+import math
 from dataclasses import asdict
 
 import torch
@@ -20,10 +23,10 @@ from pdeforecast.trust import CARD, Familiarity
 
 FALSE_ALARMS = 1e-3
 """The share of familiar states that are called unlike the training data."""
-_SHARES = (1.0, 0.3, 0.1, 0.05, 0.02, 0.01)
-_PATTERNS = 2
-"""Choices of points, and motions of the world, per share; states are divided among them."""
-_STATES = 512
+_PATTERNS = {1.0: 2, 0.3: 2, 0.1: 8, 0.05: 8, 0.02: 8, 0.01: 8}
+"""Shares of the points, and how many choices of points and motions of the world: states are divided among
+them. The fewer points, the more the misfit depends on where they lie, and the less an encoding costs."""
+_STATES = 1024
 """The most states that are encoded."""
 _TAIL = 0.05
 """The share of states, those of the largest misfit, from which the tail is learned."""
@@ -58,36 +61,39 @@ def usual(model: Forecaster, data: Trajectories, source: str) -> Familiarity:
         DataError: if there are fewer than two states.
     """
     draw = torch.Generator().manual_seed(0)
-    states = _states(data, draw)
+    states, first = _states(data, draw)
     if len(states) < 2:
         raise DataError("expected several states to calibrate on; came one.", "Give a file of more states.")
     limits: dict[int, float] = {}
-    for share in sorted(_SHARES):
+    for share, patterns in sorted(_PATTERNS.items()):
         size = max(1, round(share * len(data.points)))
-        scores, counts = [], []
-        for part in states.tensor_split(_PATTERNS):
+        scores, counts, early = [], [], []
+        for part, begins in zip(states.tensor_split(patterns), first.tensor_split(patterns), strict=True):
             keep = torch.randperm(len(data.points), generator=draw)[:size].sort().values
             motion = model.geometry.random_motion(1, draw)[0]
             points = model.geometry.act(motion, data.points[keep])
             values = part[:, keep].to(model.mean.device)
             score, count = model.examined(points, values, None, data.measure[keep])[1]
+            early.append(begins[(count > 0).cpu()])
             scores.append(score[count > 0])
             counts.append(count[count > 0].double())
         found = torch.cat(scores).double().cpu()
+        begins = torch.cat(early)
+        groups = [part for part in (found[begins], found[~begins]) if len(part) >= 1 / _TAIL] or [found]
         if len(found) > 1:
-            limits[round(float(torch.cat(counts).mean()))] = _limit(found)
+            limits[round(float(torch.cat(counts).mean()))] = max(map(_limit, groups))
     return Familiarity([*limits], [*limits.values()], FALSE_ALARMS, len(states), source)
 
 
-def _states(data: Trajectories, draw: torch.Generator) -> Tensor:
-    """States (n, M, V) to calibrate on: half of them first frames, from which forecasts mostly start."""
+def _states(data: Trajectories, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """States (n, M, V), half of them first frames if there are so many, and which of them are, (n,)."""
     samples, frames = data.values.shape[:2]
     first = torch.randperm(samples, generator=draw)[: _STATES // 2] * frames
     order = torch.randperm(samples * frames, generator=draw)
     rest = order[~torch.isin(order, first)][: _STATES - len(first)]
     chosen = torch.cat([first, rest])
     chosen = chosen[torch.randperm(len(chosen), generator=draw)]
-    return data.values[chosen // frames, chosen % frames]
+    return data.values[chosen // frames, chosen % frames], chosen % frames == 0
 
 
 def _limit(misfit: Tensor) -> float:
@@ -96,5 +102,6 @@ def _limit(misfit: Tensor) -> float:
     count = max(1, round(_TAIL * len(largest)))
     start = largest[min(count, len(largest) - 1)]
     power = float((largest[:count] / start).log().mean())
+    power *= 1 + 1 / math.sqrt(count)
     fitted = float(start) * (count / len(largest) / FALSE_ALARMS) ** power
     return max(fitted, float(largest[0]))

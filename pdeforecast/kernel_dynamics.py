@@ -21,7 +21,7 @@ back as latents by the encoder. Between frames the path is a cubic.
 Where little of a state is observed, the same harmonics are its prior: a turn multiplies a_m by a phase, so a
 prior that knows no longitude holds amplitudes of different m independent, a_mr ~ N(0, σ²_mr), and given
 observations y with error variance R the most likely ones are one exact step, as in `principal.py`. What they
-leave is held by each latent.
+leave is held by each latent. At loose points the profiles are read by splines that go over the poles.
 
 Sources: M. Reisert and H. Burkhardt, Learning equivariant functions with matrix valued kernels, JMLR 8 (2007)
 385; Z. Zhao and D. Giannakis, Analog forecasting with dynamics-adapted kernels, Nonlinearity 29 (2016) 2888.
@@ -47,6 +47,8 @@ _LEAST_WEIGHT = 1e-3
 """Of a variable, in units of the largest."""
 _RIDGE = 1e-5
 """ρ: small against K(a, a), which is at most 1."""
+_POLE = 1e-6
+"""Degrees from a pole within which a latitude is the pole."""
 NOISE = 1e-6
 """Error variance with which states are encoded before their noise is learned: the flow reads fields, so
 directions of the contexts that no field value shows do no harm, and fine structure is kept."""
@@ -124,6 +126,10 @@ class KernelDynamics(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_weights": None}
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._weights = None
+        super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KernelDynamics":
         self._weights = None
@@ -355,23 +361,26 @@ def _across(latitude: Tensor, x: Tensor, parity: int) -> Tensor:
     Args:
         parity: 1 of an even wave number, −1 of an odd one.
     """
-    order = latitude.argsort()
-    south = latitude[order]
-    count = len(south)
-    nodes = torch.cat([south, 180 - south.flip(0)])
-    values = torch.eye(count).to(latitude)[order]
-    values = torch.cat([values, parity * values.flip(0)])
+    south = latitude.sort().values
+    values = torch.eye(len(south)).to(latitude)[latitude.argsort()]
+    # A pole lies on that circle once, and odd waves vanish there.
+    polar = south.abs() > 90 - _POLE
+    values[polar] *= (1 + parity) / 2
+    back = ~polar.flip(0)
+    nodes = torch.cat([south, (180 - south.flip(0))[back]])
+    values = torch.cat([values, parity * values.flip(0)[back]])
+    count = len(nodes)
     step = torch.cat([nodes, nodes[:1] + 360]).diff()
     before, after = step.roll(1), step
     slopes = (values.roll(-1, 0) - values) / step[:, None]
     equal = torch.diag(2 * (before + after))
-    ring = torch.arange(2 * count, device=latitude.device)
-    equal[ring, (ring - 1) % (2 * count)] += before
-    equal[ring, (ring + 1) % (2 * count)] += after
+    ring = torch.arange(count, device=latitude.device)
+    equal[ring, (ring - 1) % count] += before
+    equal[ring, (ring + 1) % count] += after
     bends = torch.linalg.solve(equal, 6 * (slopes - slopes.roll(1, 0)))
-    first = torch.searchsorted(nodes[:count].contiguous(), x.contiguous()).sub(1) % (2 * count)
+    first = torch.searchsorted(south.contiguous(), x.contiguous()).sub(1) % count
     gap, b = step[first][:, None], ((x - nodes[first]) % 360)[:, None] / step[first][:, None]
-    a, later = 1 - b, (first + 1) % (2 * count)
+    a, later = 1 - b, (first + 1) % count
     bent = (a**3 - a) * bends[first] + (b**3 - b) * bends[later]
     return a * values[first] + b * values[later] + gap**2 / 6 * bent
 

@@ -1,6 +1,7 @@
 """Outputs that are there whole, or as they were before; what a killed writer left goes with the next one."""
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_WORD = "?" * 8
+"""What `tempfile` puts into a name. Not `*`: `out` must not take the rest of `out.zarr` for its own."""
 _OLD = "old"
 """Where a folder is while another takes its place."""
 
@@ -27,8 +30,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     handle, beside = _claimed(target, _new_file)
     try:
         yield beside
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
+        _flush(beside)
         os.chmod(beside, 0o666 & ~_umask())
         os.replace(beside, target)
     except BaseException:
@@ -44,7 +46,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 def replacing_by_name(path: str | os.PathLike[str]) -> Iterator[Path]:
     """As `replacing`, for a folder, or for a file that is to be written under its own name.
 
-    That path is in a new folder beside `path`. It takes the place of `path` if the `with` succeeds.
+    That path is in a new folder beside `path`. It takes the place of `path` if the `with` succeeds; a file
+    does not take that of a folder. The files of a folder are not flushed to disk.
     """
     target = Path(path)
     remove_strays(target)
@@ -52,9 +55,21 @@ def replacing_by_name(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         made = folder / target.name
         yield made
-        if target.is_dir():
-            os.rename(target, folder / _OLD)
-        os.replace(made, target)
+        if not made.is_dir():
+            _flush(made)
+            os.replace(made, target)
+            return
+        while True:
+            if target.is_dir():
+                os.rename(target, folder / _OLD)
+            try:
+                os.replace(made, target)
+                return
+            except OSError as error:
+                # Another writer's folder is there meanwhile: it is the old one now.
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+                shutil.rmtree(folder / _OLD, ignore_errors=True)
     finally:
         _remove_folder(folder, target)
         fcntl.flock(handle, fcntl.LOCK_UN)
@@ -66,7 +81,7 @@ def remove_strays(target: Path) -> None:
 
     A folder whose writer was killed between taking it away and putting the new one there is put back.
     """
-    for stray in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+    for stray in target.parent.glob(f".{glob.escape(target.name)}.{_WORD}.partial"):
         # Another writer may have finished, or removed it, since the folder was listed.
         with contextlib.suppress(OSError), _opened(stray) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,12 +100,21 @@ def _remove_folder(beside: Path, target: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """A handle of a file or of a folder."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = _open(path)
     try:
         yield handle
     finally:
         os.close(handle)
+
+
+def _open(path: Path) -> int:
+    """A handle of a folder, or of a file: one that may write, for network file systems lock no other."""
+    return os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+
+
+def _flush(file: Path) -> None:
+    with open(file, "rb+") as opened:
+        os.fsync(opened.fileno())
 
 
 def _claimed(target: Path, make: Callable[..., str]) -> tuple[int, Path]:
@@ -99,7 +123,7 @@ def _claimed(target: Path, make: Callable[..., str]) -> tuple[int, Path]:
         beside = Path(make(dir=target.parent, prefix=f".{target.name}.", suffix=".partial"))
         # Another writer may take it for a stray before it is locked.
         with contextlib.suppress(FileNotFoundError):
-            handle = os.open(beside, os.O_RDONLY)
+            handle = _open(beside)
             fcntl.flock(handle, fcntl.LOCK_EX)
             if beside.exists():
                 return handle, beside

@@ -1,6 +1,6 @@
 """A training run: a folder that survives interruptions.
 
-run.json                what was asked for, and the schedule that was planned
+run.json                what was asked for, and the grid on which states are remembered, if they are
 progress.safetensors    everything a resumed run needs
 model.safetensors       the averaged model so far: usable at any time
 log.csv                 a line per step: phase, step, frames rolled through, loss, seconds
@@ -30,7 +30,6 @@ from pdeforecast.checkpoint import (
     load,
     read_plain,
     read_tensors,
-    replacing,
     save,
     shipped,
     write_plain,
@@ -50,6 +49,7 @@ from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.geometry import Geometry
 from pdeforecast.kernel_dynamics import KernelDynamics, waves_on
 from pdeforecast.presets import Preset
+from pdeforecast.replacing import replacing
 from pdeforecast.training import PHASES, Progress, Report, TrainingConfig, Trajectories, train
 from pdeforecast.trajectory import axes_of, is_grid, measure, stream, times_of, trajectory_values
 from pdeforecast.trust import CARD, TrustWarning
@@ -240,12 +240,14 @@ def resume(folder: Path) -> Progress:
         config = TrainingConfig(**stored["training"])
         begun = (folder / "progress.safetensors").exists()
         model = _initial(from_dict(stored["model"]), replace(config, init_from="") if begun else config)
-    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(model.dynamics, KernelDynamics):
+            model.dynamics.lie_on(*(torch.tensor(axis, dtype=torch.float64) for axis in stored["grid"]))
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"expected a run of this version in {folder}; its run.json does not fit ({error}).",
             "Begin a run in another folder without `--resume`, or install the version that began it.",
         ) from error
-    progress = Progress(model, config, kept=True)
+    progress = Progress(model, config, kept=folder)
     if (folder / "progress.safetensors").exists():
         tensors, metadata = read_tensors(folder / "progress.safetensors", _FORMAT)
         try:
@@ -443,17 +445,17 @@ class _Planner:
 
 def _prepare(folder: Path, progress: Progress, budget: float) -> None:
     """Writes run.json once, and brings the folder to where `progress` stands."""
-    for stray in folder.glob(".*.partial"):
-        stray.unlink()
-    if not progress.kept:
+    if progress.kept != folder:
         _check_new(folder)
         asked = {
             "model": to_dict(progress.model.config),
             "training": asdict(progress.config),
             "budget": budget,
         }
+        if isinstance(dynamics := progress.model.dynamics, KernelDynamics):
+            asked["grid"] = [dynamics.latitude.tolist(), dynamics.longitude.tolist()]
         write_plain(asked, folder / "run.json")
-        progress.kept = True
+        progress.kept = folder
     log = folder / "log.csv"
     if log.exists():
         done = (PHASES.index(progress.phase), progress.step)
@@ -492,7 +494,7 @@ def _alone(folder: Path) -> Iterator[None]:
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UsageError(
                 f"expected {folder} to be free; another process trains in it.",
                 "Wait for it, or give another folder.",

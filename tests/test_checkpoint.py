@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from pdeforecast import Forecaster, checkpoint
 from pdeforecast.errors import CheckpointError
+from pdeforecast.replacing import replacing
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_shipped_models_load() -> None:
 def test_nothing_half_written_replaces_a_file(tmp_path: Path) -> None:
     path = tmp_path / "kept"
     path.write_text("old")
-    with pytest.raises(RuntimeError), checkpoint.replacing(path) as beside:
+    with pytest.raises(RuntimeError), replacing(path) as beside:
         beside.write_text("ne")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

@@ -240,7 +240,8 @@ def test_splines_go_over_the_poles(parity: int) -> None:
 
 
 @pytest.mark.parametrize("wave", [0, 1, 2, 3])
-def test_splines_across_latitudes_are_of_fourth_order(wave: int) -> None:
+@pytest.mark.parametrize("poles", [False, True])
+def test_splines_across_latitudes_are_of_fourth_order(wave: int, poles: bool) -> None:
     x = torch.linspace(-90, 90, 181, dtype=torch.float64)
 
     def profile(latitude: Tensor) -> Tensor:
@@ -249,6 +250,8 @@ def test_splines_across_latitudes_are_of_fourth_order(wave: int) -> None:
 
     def error(latitudes: int) -> float:
         nodes = SPACE.axis("latitude", latitudes)
+        if poles:
+            nodes = torch.linspace(-90, 90, latitudes + 1, dtype=torch.float64)
         gap = _across(nodes, x, 1 - 2 * (wave % 2)) @ profile(nodes) - profile(x)
         return float(gap.abs().max())
 
@@ -318,6 +321,26 @@ def test_a_user_resumes_inspects_and_forecasts(trained: Path, tmp_path: Path) ->
         for at, frame in ((0, 0), (2, 3), (3, 11)):
             found, expected = forecast.height.isel(lead_time=at), truth.height.isel(time=frame)
             assert float(abs(found - expected).max()) < 0.06 * float(abs(expected).max())
+
+
+def test_a_run_that_was_killed_at_once_keeps_its_grid(tmp_path: Path) -> None:
+    """Of a grid that is not the default one, with poles: nothing but run.json is there."""
+    data = drifting(3, 6, seed=0)
+    data = data.assign_coords(
+        latitude=("latitude", np.linspace(-90, 90, 12), data.latitude.attrs),
+        longitude=("longitude", data.longitude.values + 5, data.longitude.attrs),
+    )
+    save_dataset(data, tmp_path / "train.nc")
+    for folder in ("whole", "killed"):
+        said = command("train", tmp_path / "train.nc", "-o", tmp_path / folder, *SMALL)
+        assert said.returncode == 0, said.stderr
+    for name in ("progress.safetensors", "model.safetensors", "log.csv"):
+        (tmp_path / "killed" / name).unlink()
+    again = command("train", tmp_path / "train.nc", "-o", tmp_path / "killed", "--resume")
+    assert again.returncode == 0, again.stderr
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert float(whole["dynamics.latitude"].max()) == 90 and float(whole["dynamics.longitude"][0]) == 5
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
 
 def test_it_is_not_fine_tuned_and_serves_the_rotating_sphere_only(trained: Path, tmp_path: Path) -> None:

@@ -108,3 +108,35 @@ def test_a_folder_that_was_taken_away_is_put_back(tmp_path: Path, monkeypatch: p
     assert not target.exists()
     remove_strays(target)
     assert got(target) == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_does_not_take_the_place_of_a_folder(tmp_path: Path) -> None:
+    target = tmp_path / "out.png"
+    put_folder(target, "kept")
+    with pytest.raises(IsADirectoryError), replacing_by_name(target) as beside:
+        put_file(beside, "never")
+    assert got(target) == "kept" and list(tmp_path.iterdir()) == [target]
+
+
+def test_what_lies_beside_another_output_is_left(tmp_path: Path) -> None:
+    stray = tmp_path / ".out.zarr.12345678.partial"
+    put_folder(stray, "of another")
+    (stray / "old").mkdir()
+    remove_strays(tmp_path / "out")
+    assert got(stray) == "of another" and (stray / "old").exists()
+
+
+def test_folders_that_meet_are_both_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer puts its folder there after the old one has left: the last to come stays."""
+    target, rename = tmp_path / "out.zarr", os.rename
+    put_folder(target, "old")
+
+    def meet(*paths: Path) -> None:
+        monkeypatch.setattr(module.os, "rename", rename)
+        rename(*paths)
+        put_folder(target, "other")
+
+    monkeypatch.setattr(module.os, "rename", meet)
+    with replacing_by_name(target) as beside:
+        put_folder(beside, "new")
+    assert got(target) == "new" and list(tmp_path.iterdir()) == [target]

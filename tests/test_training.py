@@ -142,7 +142,7 @@ def test_a_log_cut_in_the_middle_of_a_line(
     monkeypatch.setattr(run, "_SAVE_EVERY", 0.0)
     reports = train(tmp_path, coarse, tiny, 4)
     monkeypatch.undo()
-    (tmp_path / ".model.safetensors.x.partial").touch()
+    (tmp_path / ".model.safetensors.12345678.partial").touch()
     with open(tmp_path / "log.csv", "a") as file:
         file.write("dynamics,3,1,0.5,9\ndynam")
     reports += train(tmp_path, coarse, tiny)

@@ -19,11 +19,12 @@ from pdeforecast.bench.pictures import picture
 from pdeforecast.bench.suites import SUITES, provenance
 from pdeforecast.bench.table import Cell, Row, groups, markdown, number, over_seeds, read
 from pdeforecast.bench.viewer import viewer
-from pdeforecast.checkpoint import replacing
 from pdeforecast.errors import DataError, UsageError
+from pdeforecast.replacing import replacing
 from pdeforecast.trajectory import open_dataset
 
 TITLE = "Results"
+ABOUT = "Written by `pdeforecast bench report` from the CSV files beside it."
 PUBLISHED_NOTE = (
     "Published figures: arXiv 2406.06660 (transcribed, without their spread; its ENF is the reference of "
     "this package). All numbers are mean square errors in raw units over samples, points, variables and "
@@ -41,7 +42,8 @@ def write(folder: Path, output: Path, views: Sequence[Sequence[Path]] = ()) -> l
         views: pairs of a forecast and its truth, as files, to look at in the page.
 
     Raises:
-        UsageError: if the folder has no tables.
+        UsageError: if the folder has no tables, or two for one method; if `output` holds a `README.md` that
+            this did not write.
     """
     tables = tables_of(folder)
     if not tables:
@@ -49,10 +51,15 @@ def write(folder: Path, output: Path, views: Sequence[Sequence[Path]] = ()) -> l
             f"expected tables of suites in {folder}; there are none.",
             f"Make one: `pdeforecast bench forecast MODEL -o {folder}`.",
         )
+    made = [output / "README.md", output / "report.html"]
+    if made[0].exists() and ABOUT not in made[0].read_text(encoding="utf-8"):
+        raise UsageError(
+            f"expected to write {made[0]}; there is one that `bench report` did not make.",
+            "Give another folder: `-o results`.",
+        )
     pictures = sorted(folder.rglob("*.png"))
     text = page(tables, pictures, output)
     output.mkdir(parents=True, exist_ok=True)
-    made = [output / "README.md", output / "report.html"]
     with replacing(made[0]) as beside:
         beside.write_text(text, encoding="utf-8")
     with replacing(made[1]) as beside:
@@ -61,13 +68,32 @@ def write(folder: Path, output: Path, views: Sequence[Sequence[Path]] = ()) -> l
 
 
 def tables_of(folder: Path) -> dict[str, list[Row]]:
-    """The rows of every suite, from all CSV files of its name in `folder` and below."""
+    """The rows of every suite, from all CSV files of its name in `folder` and below.
+
+    Raises:
+        UsageError: if a method was measured in two versions, in two folders.
+    """
     found = {}
     for name in SUITES:
-        rows = [row for file in sorted(folder.rglob(f"{name}.csv")) for row in latest(read(file))]
-        if rows:
+        tables = {file: latest(read(file)) for file in sorted(folder.rglob(f"{name}.csv"))}
+        _check_once(tables)
+        if rows := [row for own in tables.values() for row in own]:
             found[name] = rows
     return found
+
+
+def _check_once(tables: Mapping[Path, Sequence[Row]]) -> None:
+    """That no method was measured in two versions, in two folders: nothing tells which one holds."""
+    known: dict[tuple[Cell, ...], tuple[Path, tuple[Cell, ...]]] = {}
+    for file, rows in tables.items():
+        for row in rows:
+            other, version = known.setdefault(_contestant(row), (file, _version(row)))
+            if version != _version(row):
+                raise UsageError(
+                    f"expected one measurement of {row.get('method', '-')} on {row.get('equation', '-')}; "
+                    f"{other} and {file} have two, of other weights or numbers of samples.",
+                    f"Remove one of them, such as `rm {other}`.",
+                )
 
 
 def latest(rows: Sequence[Row]) -> list[Row]:
@@ -90,7 +116,7 @@ def _version(row: Row) -> tuple[Cell, ...]:
 def page(tables: Tables, pictures: Sequence[Path], output: Path) -> str:
     """The page as Markdown: a chapter for each equation, a section for each suite."""
     equations = dict.fromkeys(str(row.get("equation", "-")) for rows in tables.values() for row in rows)
-    parts = [f"# {TITLE}", "Written by `pdeforecast bench report` from the CSV files beside it."]
+    parts = [f"# {TITLE}", ABOUT]
     for equation in equations:
         parts += [f"## {equation}", *_beside(tables, equation)]
         for name, rows in tables.items():

@@ -10,8 +10,8 @@ from pdeforecast.bench import efficiency, equivariance, forecast, horizon, laten
 from pdeforecast.bench.methods import Method
 from pdeforecast.bench.study import Study
 from pdeforecast.bench.table import Case, Row, complete
-from pdeforecast.checkpoint import replacing
 from pdeforecast.errors import UsageError
+from pdeforecast.replacing import replacing
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pdeforecast.checkpoint import replacing
+from pdeforecast.replacing import replacing
 
 Cell = str | int | float | tuple[float, ...]
 Row = dict[str, Cell]

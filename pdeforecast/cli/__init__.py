@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pdeforecast import parallel
-from pdeforecast.cli.parser import parser
+from pdeforecast.cli.verbs import parser
 from pdeforecast.errors import DataError, ForecastError, UsageError
 from pdeforecast.trust import TrustWarning
 

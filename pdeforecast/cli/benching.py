@@ -27,12 +27,13 @@ def bench(options: argparse.Namespace) -> None:
             f"expected a suite among {', '.join(known)}; came {options.suite!r}.",
             f"Type `pdeforecast bench {nearest(options.suite, known) or known[0]} MODEL`.",
         )
-    if not (options.model or options.baselines or options.train):
-        raise UsageError("expected a model; none came.", f"Type `pdeforecast bench {options.suite} MODEL`.")
     if options.suite == "report":
         folder = Path((options.model or ["bench"])[0])
         print("\n".join(map(str, report.write(folder, options.output or folder, options.view))))
-    elif options.suite == "equivariance" and options.output is None:
+        return
+    if not (options.model or options.baselines or options.train):
+        raise UsageError("expected a model; none came.", f"Type `pdeforecast bench {options.suite} MODEL`.")
+    if options.suite == "equivariance" and options.output is None:
         _equivariance(options)
     else:
         page, files = suites.go(options.suite, _study(options))

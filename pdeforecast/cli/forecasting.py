@@ -13,6 +13,7 @@ from pdeforecast.cli.arguments import counting, device_of, provenance_of
 from pdeforecast.errors import UsageError
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.pdes import PDES, make
+from pdeforecast.replacing import replacing
 from pdeforecast.trajectory import (
     check_output,
     check_target,
@@ -88,7 +89,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.output is None:
         print(text)
     else:
-        with checkpoint.replacing(options.output) as beside:
+        with replacing(options.output) as beside:
             beside.write_text(text + "\n")
 
 

@@ -9,6 +9,7 @@ N latitudes and K longitudes holds the degrees l < min(N, K/2).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,8 +100,8 @@ def draw_spectra(axes: Axes, found: Spectra, scene: Scene, moment: str) -> None:
     for name, power in found.powers.items():
         colour, dashed = _COLOURS[name], "--" if name == "forecast" else "-"
         above = 3 if name == "forecast" else 2
-        axes.plot(found.scales, power.mean(0), dashed, color=colour, linewidth=1.2, zorder=above)
-        axes.lines[-1].set_label(scene.word(name))
+        look: dict[str, Any] = {"color": colour, "linewidth": 1.2, "zorder": above, "label": scene.word(name)}
+        axes.plot(found.scales, power.mean(0), dashed, **look)
         axes.fill_between(found.scales, power.min(0), power.max(0), color=colour, alpha=0.12, linewidth=0)
     if found.nyquist is not None:
         axes.axvline(found.nyquist, color=GREY, linestyle=":", linewidth=1.2, label="training Nyquist")

@@ -17,7 +17,7 @@ from pdeforecast import parallel
 from pdeforecast.errors import DivergedError
 from pdeforecast.training.config import PHASES, Report, TrainingConfig
 from pdeforecast.training.data import Trajectories, normalise
-from pdeforecast.training.encoded import Encoded, encode_all, motions, motions_of_the_world
+from pdeforecast.training.encoded import Encoded, elements, encode_all, motions_of_the_world
 from pdeforecast.training.fields import field_phase
 from pdeforecast.training.phases import dynamics_phase, joint_phase
 from pdeforecast.training.progress import Progress
@@ -55,7 +55,7 @@ def train(progress: Progress, data: Trajectories) -> Iterator[Report]:
             reports = field_phase(progress, data)
         else:
             model.prepare()
-            encoded = encoded or encode_all(model, data, motions(model, progress.config, len(data.values)))
+            encoded = encoded or encode_all(model, data, elements(model, progress.config, len(data.values)))
             reports = (dynamics_phase if phase == "dynamics" else joint_phase)(progress, data, encoded)
         for report in reports:
             if not math.isfinite(report.loss):

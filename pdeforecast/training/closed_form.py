@@ -33,7 +33,7 @@ def scales(model: Forecaster, encoded: list[Encoded], times: tuple[float, ...]) 
     dynamics.rate.copy_((change.square().mean((0, 2, 3)).sqrt() / gaps).mean())
 
 
-def learn_linear(progress: Progress, encoded: list["Encoded"], times: tuple[float, ...]) -> float:
+def learn_linear(progress: Progress, encoded: list[Encoded], times: tuple[float, ...]) -> float:
     """Learns the linear part of the dynamics, where there is one.
 
     If that leaves next to nothing of the change from frame to frame, the equation is linear, and no network
@@ -65,7 +65,7 @@ def learn_linear(progress: Progress, encoded: list["Encoded"], times: tuple[floa
     return share
 
 
-def remember(model: Forecaster, encoded: "Encoded", times: tuple[float, ...]) -> float:
+def remember(model: Forecaster, encoded: Encoded, times: tuple[float, ...]) -> float:
     """Gives trajectories to the kernel dynamics.
 
     Returns:

@@ -60,7 +60,7 @@ def motions_of_the_world(config: TrainingConfig, samples: int) -> int:
     return config.copies * max(1, min(8, _MANY // samples))
 
 
-def motions(model: Forecaster, config: TrainingConfig, samples: int) -> Tensor:
+def elements(model: Forecaster, config: TrainingConfig, samples: int) -> Tensor:
     """Elements of the group that move the data."""
     count = 1 if model.remembers else motions_of_the_world(config, samples)
     return model.geometry.random_motion(count, drawn(config, "dynamics", 10**8))

@@ -14,7 +14,7 @@ from pdeforecast.training.encoded import Encoded, choose, constant, latents_at, 
 from pdeforecast.training.progress import Progress
 
 
-def dynamics_phase(progress: Progress, data: Trajectories, encoded: list["Encoded"]) -> Iterator[Report]:
+def dynamics_phase(progress: Progress, data: Trajectories, encoded: list[Encoded]) -> Iterator[Report]:
     """Learns to move latents that were encoded once, judged in the metric of the field."""
     model = progress.model
     if model.remembers:
@@ -49,7 +49,7 @@ def dynamics_phase(progress: Progress, data: Trajectories, encoded: list["Encode
         yield Report("dynamics", progress.step, config.dynamics_steps, told, horizon)
 
 
-def joint_phase(progress: Progress, data: Trajectories, encoded: list["Encoded"]) -> Iterator[Report]:
+def joint_phase(progress: Progress, data: Trajectories, encoded: list[Encoded]) -> Iterator[Report]:
     """Learns through decoded frames, from any share of the points of the first frame.
 
     Each loss is weighed by what the reconstruction of its first frame leaves, so that states known

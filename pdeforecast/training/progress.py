@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +23,10 @@ class Progress:
     """Everything beside the model that a resumed run needs: phase, step, optimisers, averages.
 
     Attributes:
-        kept: whether a folder holds the run.
+        kept: the folder that holds the run, if one does.
     """
 
-    def __init__(self, model: Forecaster, config: TrainingConfig, kept: bool = False) -> None:
+    def __init__(self, model: Forecaster, config: TrainingConfig, kept: Path | None = None) -> None:
         self.model = model
         self.kept = kept
         self.config = config

@@ -83,8 +83,6 @@ def _table(ds: xr.Dataset, path: Path, progress: Written | None) -> None:
             done += sum(block.nbytes for block in values)
             if progress is not None:
                 progress(done, total)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _headed(ds: xr.Dataset, name: str) -> str:

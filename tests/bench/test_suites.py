@@ -568,6 +568,25 @@ def test_the_latest_rows_of_a_method() -> None:
     assert [row["x"] for row in latest(rows)] == [2, 3]
 
 
+def test_one_method_in_two_folders_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing tells which of two measurements holds, and their mean is none."""
+    for i, name in enumerate(("a", "b")):
+        write([{"method": "m", "identity": i, "samples": 8, "t_in_l2": i}], tmp_path / name / "forecast.csv")
+    assert typed("report", tmp_path, "-o", tmp_path / "page") == 2
+    assert "expected one measurement of m" in capsys.readouterr().err and not (tmp_path / "page").exists()
+
+
+def test_the_report_replaces_no_page_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write([{"method": "m", "samples": 8, "t_in_l2": 0.5}], tmp_path / "bench" / "forecast.csv")
+    monkeypatch.chdir(tmp_path)
+    assert typed("report") == 0 and typed("report") == 0
+    (tmp_path / "README.md").write_text("# Mine")
+    assert typed("report", "bench", "-o", ".") == 2
+    assert "did not make" in capsys.readouterr().err and (tmp_path / "README.md").read_text() == "# Mine"
+
+
 def test_published_figures_are_those_of_the_paper() -> None:
     rows = published_figures()
     assert {row["source"] for row in rows} == {"arXiv 2406.06660"} and len(rows) == 29
