@@ -67,6 +67,7 @@ def usual(model: Forecaster, data: Trajectories, source: str) -> Familiarity:
     limits: dict[int, float] = {}
     for share, patterns in sorted(_PATTERNS.items()):
         size = max(1, round(share * len(data.points)))
+        patterns = min(patterns, len(states))
         scores, counts, early = [], [], []
         for part, begins in zip(states.tensor_split(patterns), first.tensor_split(patterns), strict=True):
             keep = torch.randperm(len(data.points), generator=draw)[:size].sort().values
