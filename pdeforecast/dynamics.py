@@ -5,11 +5,13 @@ and blocks multiply what comes from everywhere with what is near, as u·∇ω do
 
     mᵢ = Σⱼ K(pᵢ⁻¹pⱼ) ⊙ hⱼ                                  (one weight per edge and channel)
     h ← h + W [ sat(W_g m_global(h)) ⊙ (W_l m_local(h)) ]
-    dcᵢ/dt = Π W_c m_local(h) + … + (A c + b)ᵢ,      body-frame dpᵢ/dt = W_p m_local(h)
+    dcᵢ/dt = Π W_c m_local(h) + … + (A c + b)ᵢ + (c̃ − c)ᵢ/τ,      body-frame dpᵢ/dt = W_p m_local(h)
 
 K is a small network of p⁻¹q, times a Gaussian window for the local messages. The saturation
 sat(g) = g / (1 + (g/s)⁴)^¼ is linear up to s to fourth order and bounded by s, so the velocity
-grows at most linearly with the state and a rollout cannot reach infinity in finite time. Π
+grows at most linearly with the state and a rollout cannot reach infinity in finite time. Nor does it in
+infinite time: all terms see c̃, the contexts scaled back to the size that training states have at most, so
+they are bounded, and what is larger decays with τ. States of that size know nothing of it: c̃ = c. Π
 projects onto what the field can see; A c + b, where it is known, is the linear part, learned before in the
 modes of the states (`linear_dynamics.py`). Known static fields enter as values read around each pose in its
 own frame. Networks see relative poses and nothing else, so F(g z) = F(z) in body frames.
@@ -27,6 +29,8 @@ from pdeforecast.neighbours import gather
 
 _BOUND = 4.0
 """s: the largest gate, in units of the (about unit) scale of hidden features."""
+_RETURN = 2.0
+"""1/τ, in units of `rate`: faster than contexts move, slow enough for the steps that resolve them."""
 _FEATURES = 64
 """Random Fourier features of a relative pose, and kernel basis functions made of them."""
 
@@ -124,6 +128,8 @@ class LatentDynamics(nn.Module):
         context_scale: (context_dim,), the standard deviation of contexts.
         static_scale: (static_dim,), the size of what is read from static fields.
         rate: the size of dc/dt in units of `context_scale`, in 1/time.
+        reach: the largest root mean square, in units of `context_scale`, of one latent's contexts and of all
+            latents' that training states have, and some more; infinite before anything is learned.
         visible: Π (channels, N·F, N·F), see `PreconditionedSGD.visible`; None for no projection.
         modal: the modes in which latents move, for which Π = L L⁺; None if they move in all directions.
     """
@@ -131,6 +137,7 @@ class LatentDynamics(nn.Module):
     context_scale: Tensor
     static_scale: Tensor
     rate: Tensor
+    reach: Tensor
     frequencies: Tensor
 
     def __init__(
@@ -153,6 +160,7 @@ class LatentDynamics(nn.Module):
         self.register_buffer("context_scale", torch.ones(context_dim))
         self.register_buffer("static_scale", torch.ones(static_dim))
         self.register_buffer("rate", torch.ones(()))
+        self.register_buffer("reach", torch.full((2,), torch.inf))
         self.register_buffer("frequencies", 1.5 * torch.randn(geometry.between_dim, _FEATURES))
         self.visible: Tensor | None = None
         self.modal: Modal | None = None
@@ -205,6 +213,8 @@ class LatentDynamics(nn.Module):
             static: (B or 1, N, static_dim), static fields as read around each pose in its frame.
         """
         static = static.expand(len(contexts), -1, -1)
+        given, contexts = contexts, self._within(contexts)
+        back = _RETURN * self.rate * (contexts - given)
         x = torch.cat([contexts / self.context_scale, static / self.static_scale], dim=-1)
         x = x.movedim(-1, 0).flatten(1, 2)[..., None] if graph.batch > 1 else x.permute(2, 1, 0)
         x = x.contiguous()
@@ -225,12 +235,19 @@ class LatentDynamics(nn.Module):
             drift = _nodes(_pointwise(self.pose_head, out), shape) * self.spacing
         change = self.rate * change
         if self.modal is not None:
-            return self.rate * drift, self.modal.velocity(contexts, change)
-        return self.rate * drift, self._project(change)
+            return self.rate * drift, self.modal.velocity(contexts, change) + back
+        return self.rate * drift, self._project(change) + back
 
     def forward(self, latents: Latents, static: Tensor) -> tuple[Tensor, Tensor]:
         """F(z): body-frame pose velocities and context velocities."""
         return self.velocity(self.look(latents.poses), latents.contexts, static)
+
+    def _within(self, contexts: Tensor) -> Tensor:
+        """c̃: contexts scaled back to within `reach`, first of each latent, then of all."""
+        for dims, reach in (((-1,), self.reach[0]), ((-2, -1), self.reach[1])):
+            beyond = (contexts / self.context_scale).square().mean(dims, keepdim=True) / reach**2
+            contexts = contexts * beyond.clamp_min(1.0).rsqrt()
+        return contexts
 
     def _project(self, change: Tensor) -> Tensor:
         if self.visible is None:

@@ -1,5 +1,7 @@
 """The laws of the latent dynamics, over geometries, neighbourhoods and batches."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Generator, Tensor, nn
@@ -7,6 +9,7 @@ from torch import Generator, Tensor, nn
 from pdeforecast.dynamics import LatentDynamics
 from pdeforecast.geometry import SPACES, Geometry, NoSymmetry
 from pdeforecast.latents import Latents
+from pdeforecast.rollout import rollout
 from pdeforecast.testing import assert_invariant, moved
 
 LATENTS, CONTEXT, STATIC, BATCH = 16, 6, 3, 3
@@ -208,6 +211,55 @@ def test_velocities_grow_at_most_linearly(geometry: Geometry, blocks: int, dtype
         assert bool(velocity.isfinite().all())
         sizes.append(float(velocity.detach().norm()) / scale)
     assert max(sizes) < 2 * min(sizes)
+
+
+def confined(f: LatentDynamics, local: float, all_of_them: float) -> LatentDynamics:
+    twin = deepcopy(f)
+    twin.reach.copy_(torch.tensor([local, all_of_them], dtype=torch.float64))
+    return twin
+
+
+@each_batching
+@pytest.mark.parametrize("reach", ((0.8, 9.0), (9.0, 0.8), (0.9, 0.7)))
+def test_beyond_their_reach_states_are_drawn_back(
+    space: Geometry, shared: bool, reach: tuple[float, float]
+) -> None:
+    """F(c̃) + 2 rate (c̃ − c), with c̃ a latent at a time; and in body frames that is invariant."""
+    f, z, around = dynamics(space, 5), latents(space, shared), static()
+    held = z.contexts / f.context_scale
+    for b in range(BATCH):
+        for i in range(LATENTS):
+            held[b, i] *= min(1.0, reach[0] / float(held[b, i].square().mean().sqrt()))
+        held[b] *= min(1.0, reach[1] / float(held[b].square().mean().sqrt()))
+    held = held * f.context_scale
+    assert float((held - z.contexts).norm()) > 0.1
+    back = torch.zeros_like(joined(f, z, around))
+    back[..., -CONTEXT:] = 2 * f.rate * (held - z.contexts)
+    near = confined(f, *reach)
+    close(joined(near, z, around), joined(f, Latents(z.poses, held, z.windows), around) + back)
+    assert_invariant(space, lambda _, z: joined(near, z, around), z, space.random_points(1))
+
+
+def test_within_their_reach_states_know_nothing_of_it(geometry: Geometry) -> None:
+    f, z, around = dynamics(geometry, 5), latents(geometry, True), static()
+    sizes = (z.contexts / f.context_scale).square().mean(-1)
+    reach = 1.001 * sizes.max().sqrt(), 1.001 * sizes.mean(-1).max().sqrt()
+    close(joined(confined(f, *map(float, reach)), z, around), joined(f, z, around), 0)
+
+
+def test_no_rollout_leaves_its_reach_far_behind(geometry: Geometry) -> None:
+    """A network that makes states grow without end makes them grow no more."""
+    f, z, around = dynamics(geometry, 0, moving=False), latents(geometry, True), static()
+
+    def size(f: LatentDynamics, time: float) -> float:
+        late = rollout(f, z, lambda _: around, [time])[0].contexts
+        return float((late / f.context_scale).square().mean().sqrt())
+
+    with torch.no_grad():
+        nn.init.normal_(f.context_head.weight, std=1.0)
+        assert not size(f, 60.0) < 1e3, "without it, the state grows"
+        near = confined(f, 3.0, 2.0)
+        assert max(size(near, time) for time in (20.0, 60.0, 300.0)) < 20
 
 
 def test_small_states_meet_a_product_and_not_a_saturation(geometry: Geometry) -> None:
