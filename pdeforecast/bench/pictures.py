@@ -12,13 +12,17 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from pdeforecast import plot
 from pdeforecast.bench.table import Row, curve, groups, number
+from pdeforecast.replacing import replacing
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c")
 _DASHES = ("-", "--", ":", "-.")
 _MARKS = "os^Dvp"
+_SHADES = 64
+"""Colours of a picture: eight, and their shades at edges."""
 _TICKS = 8
 """As many places on a logarithmic axis are named one by one."""
 STYLE: Any = {
@@ -40,9 +44,13 @@ def picture(folder: Path, *words: object) -> Path:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a picture, and makes its folder."""
+    """Writes a picture in few colours, a third of the size, and makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plot.save(figure, path)
+    with Image.open(path) as full:
+        few = full.convert("RGB").quantize(_SHADES)
+    with replacing(path) as beside:
+        few.save(beside, "PNG", optimize=True)
 
 
 def look(index: int) -> dict[str, Any]:

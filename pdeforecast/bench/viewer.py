@@ -1,7 +1,8 @@
 """A forecast beside its truth, as the data of an interactive picture that needs nothing from outside.
 
-Fields on a grid are held in 16-bit steps of their range, which forecast and truth share, and written as
-base64; `page/viewer.js` draws them. Of a space of three coordinates the middle of the third is shown.
+Truth and error on a grid are held in 16-bit steps of their ranges and written as base64; `page/viewer.js`
+draws them, and the forecast as their sum, in the truth's colours. Of a space of three coordinates the middle
+of the third is shown.
 """
 
 import base64
@@ -96,7 +97,6 @@ def _variable(name: str, unit: str, forecast: NDArray[Any], truth: NDArray[Any])
         "colours": table("RdBu_r" if signed else "viridis"),
         "error_colours": table("PuOr_r"),
         "truth": packed(truth, low, high),
-        "forecast": packed(forecast, low, high),
         "error": packed(error, -most, most),
     }
 

@@ -1,4 +1,5 @@
-// Truth, forecast and error of one sample, with a slider through time. Values are 16-bit steps of a range.
+// Truth, forecast and error of one sample, with a slider through time. Truth and error are 16-bit steps of a
+// range, and the forecast is their sum.
 "use strict";
 
 function numbers(text) {
@@ -54,10 +55,11 @@ function viewer(root, data) {
   const size = data.rows * data.columns;
   const unpacked = data.variables.map(v => ({
     ...v, table: colours(v.colours), errorTable: colours(v.error_colours),
-    values: {truth: numbers(v.truth), forecast: numbers(v.forecast), error: numbers(v.error)},
+    values: {truth: numbers(v.truth), error: numbers(v.error)},
   }));
 
   function value(variable, name, index) {
+    if (name === "forecast") return value(variable, "truth", index) + value(variable, "error", index);
     const [low, high] = name === "error" ? variable.error_range : variable.range;
     return low + (high - low) * variable.values[name][index] / 65535;
   }
@@ -70,10 +72,10 @@ function viewer(root, data) {
       const [low, high] = view.name === "error" ? variable.error_range : variable.range;
       const table = view.name === "error" ? variable.errorTable : variable.table;
       const context = view.canvas.getContext("2d"), image = context.createImageData(data.columns, data.rows);
-      const values = variable.values[view.name];
       for (let j = 0; j < data.rows; j++) for (let i = 0; i < data.columns; i++) {
         const from = frame * size + (data.rows - 1 - j) * data.columns + i, to = 4 * (j * data.columns + i);
-        const [r, g, b] = table[values[from] >> 8];
+        const share = (value(variable, view.name, from) - low) / (high - low);
+        const [r, g, b] = table[Math.max(0, Math.min(255, Math.floor(256 * share)))];
         image.data[to] = r; image.data[to + 1] = g; image.data[to + 2] = b; image.data[to + 3] = 255;
       }
       context.putImageData(image, 0, 0);
