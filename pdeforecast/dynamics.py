@@ -129,7 +129,8 @@ class LatentDynamics(nn.Module):
         static_scale: (static_dim,), the size of what is read from static fields.
         rate: the size of dc/dt in units of `context_scale`, in 1/time.
         reach: the largest root mean square, in units of `context_scale`, of one latent's contexts and of all
-            latents' that training states have, and some more; infinite before anything is learned.
+            latents' that training states have, and some more; infinite before anything is learned, and where
+            latents move in modes: their linear part is a small difference of large terms, and must stay it.
         visible: Π (channels, N·F, N·F), see `PreconditionedSGD.visible`; None for no projection.
         modal: the modes in which latents move, for which Π = L L⁺; None if they move in all directions.
     """

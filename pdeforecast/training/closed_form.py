@@ -23,10 +23,11 @@ def scales(model: Forecaster, encoded: list[Encoded], times: tuple[float, ...]) 
     dynamics, contexts = model.dynamics, encoded[0].contexts
     assert isinstance(dynamics, LatentDynamics)
     dynamics.context_scale.copy_(contexts.flatten(0, 2).std(0) + 1e-8)
-    squares = [(e.contexts / dynamics.context_scale).square().mean(-1) for e in encoded]
-    largest = torch.stack([torch.stack([x.max(), x.mean(-1).max()]) for x in squares]).amax(0)
-    # Where nothing varies, a standard deviation that is only not zero.
-    dynamics.reach.copy_(_MARGIN * largest.sqrt().clamp_min(1.0))
+    if dynamics.modal is None:
+        squares = [(e.contexts / dynamics.context_scale).square().mean(-1) for e in encoded]
+        largest = torch.stack([torch.stack([x.max(), x.mean(-1).max()]) for x in squares]).amax(0)
+        # Where nothing varies, a standard deviation that is only not zero.
+        dynamics.reach.copy_(_MARGIN * largest.sqrt().clamp_min(1.0))
     if dynamics.static_scale.numel():
         size = torch.cat([e.static for e in encoded]).square().mean().sqrt() + 1e-8
         dynamics.static_scale.copy_(size.expand_as(dynamics.static_scale))
