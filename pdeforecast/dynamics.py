@@ -10,7 +10,7 @@ and blocks multiply what comes from everywhere with what is near, as u·∇ω do
 K is a small network of p⁻¹q, times a Gaussian window for the local messages. The saturation
 sat(g) = g / (1 + (g/s)⁴)^¼ is linear up to s to fourth order and bounded by s, so the velocity
 grows at most linearly with the state and a rollout cannot reach infinity in finite time. Nor does it in
-infinite time: all terms see c̃, the contexts scaled back to the size that training states have at most, so
+infinite time: the network sees c̃, the contexts scaled back to the size that training states have at most, so
 they are bounded, and what is larger decays with τ. States of that size know nothing of it: c̃ = c. Π
 projects onto what the field can see; A c + b, where it is known, is the linear part, learned before in the
 modes of the states (`linear_dynamics.py`). Known static fields enter as values read around each pose in its
