@@ -19,6 +19,7 @@ import torch
 
 from pdeforecast import cli, generation, trajectory
 from pdeforecast.errors import DataError, DivergedError, UsageError
+from pdeforecast.generation import samples
 from pdeforecast.pdes import PDES, NavierStokes, make, parameters
 
 SMALL = NavierStokes(resolution=16, spin_up=0.5, frames=3, interval=0.5, step=0.1)
@@ -29,10 +30,17 @@ def bytes_of(found: generation.Trajectory) -> bytes:
     return found.values.tobytes() + b"".join(array.tobytes() for array in found.statics.values())
 
 
-def test_processes_change_no_byte() -> None:
+@pytest.mark.parametrize("start", [0.0, 60.0])
+def test_processes_change_no_byte(start: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they are worth their start, as with 0 s, or not."""
+    monkeypatch.setattr(samples, "_START", start)
+    pools = []
+    pool = samples.ProcessPoolExecutor
+    monkeypatch.setattr(samples, "ProcessPoolExecutor", lambda *a, **k: pools.append(a) or pool(*a, **k))
     alone = [bytes_of(t) for t in generation.generate(SMALL, 3, seed=1)]
     together = [bytes_of(t) for t in generation.generate(SMALL, 3, seed=1, jobs=2)]
     assert alone == together and len(set(alone)) == 3
+    assert pools == ([(2,)] if start == 0 else [])
 
 
 def test_a_file_is_the_contract(tmp_path) -> None:
@@ -192,11 +200,15 @@ def forked(path: Path, samples: int) -> int:
     return child
 
 
-def typed(path: Path, samples: int) -> int:
-    """The same by the command line, with processes of its own."""
+def typed(path: Path, count: int) -> int:
+    """The same by the command line, with processes of its own, however cheap the samples are."""
     size = "--set resolution=16 --set spin_up=3 --set frames=3 --set interval=0.5 --set step=0.01"
-    words = f"generate navier-stokes --samples {samples} {size} --jobs 2 -o {path}".split()
-    return subprocess.Popen([sys.executable, "-m", "pdeforecast", *words], stderr=subprocess.DEVNULL).pid
+    words = f"generate navier-stokes --samples {count} {size} --jobs 2 -o {path}".split()
+    code = (
+        "from pdeforecast import cli\nfrom pdeforecast.generation import samples\n"
+        f"if __name__ == '__main__':\n    samples._START = 0\n    cli.main({words})"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL).pid
 
 
 def killed_and_finished(folder: Path, begin: Callable[[Path, int], int], samples: int, rounds: int) -> int:

@@ -9,6 +9,7 @@ by 3e-16, which float32 does not always hide.
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -32,6 +33,8 @@ from pdeforecast.trajectory import state_hash, to_dataset
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples done and of all: at the beginning, with what is kept, and after each."""
+_START = 5.0
+"""Seconds in which processes are up, about: those of Python and of PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ def generate(
     Args:
         samples: how many, ≥ 1, in the order of their indices; or their indices.
         seed: of the random initial states, ≥ 0; with `split`, it names the stream.
-        jobs: processes, one thread each. With more than one, a script needs the guard
-            `if __name__ == "__main__":`.
+        jobs: processes at most, one thread each: none are started where samples are few and cheap. With
+            more than one, a script needs the guard `if __name__ == "__main__":`.
         device: of the solver; initial states are drawn, and spun up, on the CPU. Another device may round
             otherwise than the CPU.
 
@@ -79,9 +82,7 @@ def generate(
             )
     indices = range(samples) if isinstance(samples, int) else samples
     one = partial(_trajectory, pde, seed, split, device)
-    if jobs == 1 or len(indices) < 2:
-        return map(one, indices)
-    return _in_processes(one, indices, min(jobs, len(indices)))
+    return map(one, indices) if jobs == 1 or len(indices) < 2 else _shared(one, indices, jobs)
 
 
 def assemble(
@@ -127,11 +128,11 @@ def frames(
     Raises:
         DivergedError: if they are not finite.
     """
-    for time, frame in zip(times, pde.solve(state, times, axes=axes), strict=True):
+    for after, frame in zip(times, pde.solve(state, times, axes=axes), strict=True):
         values = torch.stack([frame[name] for name in pde.variables], dim=-1)
         if not bool(values.isfinite().all()):
             raise DivergedError(
-                f"the solution of {pde.name} is not finite {time:g} after its start.",
+                f"the solution of {pde.name} is not finite {after:g} after its start.",
                 "Take shorter steps or more points: `--set step=…`, `--set resolution=…`.",
             )
         yield values
@@ -158,6 +159,18 @@ def _trajectory(pde: PDE, seed: int, split: str, device: str, index: int) -> Tra
             raise DivergedError(f"sample {index}: {error.cause}", error.cure) from error
     statics = {name: state[name].float().cpu().numpy() for name in pde.statics}
     return Trajectory(index, torch.stack(solved).numpy(), statics)
+
+
+def _shared(one: Callable[[int], Trajectory], indices: Sequence[int], jobs: int) -> Iterator[Trajectory]:
+    """The first here, to see what one costs; the others in processes, if these save more than they take."""
+    begin = time.monotonic()
+    yield one(indices[0])
+    seconds, rest = time.monotonic() - begin, indices[1:]
+    jobs = min(jobs, len(rest))
+    if jobs > 1 and seconds * len(rest) * (1 - 1 / jobs) > _START:
+        yield from _in_processes(one, rest, jobs)
+    else:
+        yield from map(one, rest)
 
 
 def _in_processes(
