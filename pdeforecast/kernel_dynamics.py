@@ -333,8 +333,12 @@ class KernelDynamics(nn.Module):
         return (cells.sum(1) / cells.sum())[:, None]
 
     def _measure(self) -> Tensor:
-        """(latitudes · longitudes,): the part of the sphere of each point, in units of their mean."""
-        return (self._area() * len(self.latitude)).expand(-1, len(self.longitude)).flatten()
+        """(latitudes · longitudes,): the part of the sphere of each point, in units of their mean.
+
+        To the last bit as `trajectory.measure` has it: the encoder keeps its factors for what it has seen.
+        """
+        cells = self.geometry.weights({"latitude": self.latitude, "longitude": self.longitude}).flatten()
+        return cells / cells.mean()
 
     def points(self) -> Tensor:
         """(latitudes · longitudes, 3), of the grid."""

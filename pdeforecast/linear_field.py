@@ -14,11 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from pdeforecast.geometry import Geometry
+from pdeforecast.kept import Kept
 from pdeforecast.latents import Latents
 from pdeforecast.neighbours import block_size, gather, search, seen
 
 # What is used of it, products with dense matrices and their gradients, is covered by our tests.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+
+_KEPT, _KEPT_POINTS = 4, 2**14
+"""Searches whose answers are kept, and of how many points at most."""
 
 
 class LinearField(nn.Module):
@@ -45,6 +49,7 @@ class LinearField(nn.Module):
         self.radius = radius
         self.functions = (degree + 1) ** geometry.chart_dim
         self.context_dim = channels * self.functions
+        self._kept: Kept[Tensor] = Kept(_KEPT)
 
     def basis(self, a: Tensor) -> Tensor:
         """φ(a): (…, functions), products of Chebyshev polynomials T_n(chart / radius)."""
@@ -52,7 +57,7 @@ class LinearField(nn.Module):
 
     def rows(self, points: Tensor, poses: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
         """The non-zero entries of the design matrix: neighbours (…, M, k) and wᵢφ (…, M, k, F)."""
-        return self._rows(points, poses, windows, search(self.geometry, points, poses, self.neighbours))
+        return self._rows(points, poses, windows, self._search(points, poses))
 
     def design(self, points: Tensor, poses: Tensor, windows: Tensor, factors: Tensor | None = None) -> Tensor:
         """A (M, N·functions), sparse (CSR): values at the points are A times one channel's contexts.
@@ -80,7 +85,7 @@ class LinearField(nn.Module):
 
     def _products(self, points: Tensor, z: Latents, columns: Tensor) -> list[Tensor]:
         """A @ columns, a block of rows at a time: their entries stay in the cache."""
-        index = search(self.geometry, points, z.poses, self.neighbours)
+        index = self._search(points, z.poses)
         size = block_size(points.device)
         per_point = index.split(size) if index.ndim == 2 else [index] * len(points.split(size))
         products = []
@@ -88,6 +93,13 @@ class LinearField(nn.Module):
             neighbours, values = self._rows(x, z.poses, z.windows, i)
             products.append(_sparse(neighbours, values, z.count) @ columns)
         return products
+
+    def _search(self, points: Tensor, poses: Tensor) -> Tensor:
+        """`search`; answers are kept, for a state is encoded, carried and shown at the same points."""
+        if points.ndim > 2 or poses.ndim > 2 or len(points) > _KEPT_POINTS:
+            return search(self.geometry, points, poses, self.neighbours)
+        key = points.detach(), poses.detach()
+        return self._kept(key, lambda: search(self.geometry, points, poses, self.neighbours))
 
     def _rows(self, points: Tensor, poses: Tensor, windows: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
         there = poses[..., None, :, :] if found.ndim == 1 else gather(poses, found)

@@ -14,13 +14,12 @@ variance R, the most likely d is again one exact step,
 for every variable alone. As a point sees few latents, A and B are sparse, and Bᵀ B is nearly so.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from pdeforecast.kept import Kept
 from pdeforecast.linear_field import LinearField
-from pdeforecast.preconditioner import alike, means
+from pdeforecast.preconditioner import means
 
 _JITTER = 1e-9
 """Added to Dᵢ, in units of its mean variance, so that its Cholesky factor exists."""
@@ -47,11 +46,7 @@ class LocalPrior(nn.Module):
         self.field = field
         self.register_buffer("orbit", orbit, persistent=False)
         self.register_buffer("covariance", torch.eye(field.functions, dtype=torch.float64).repeat(shape))
-        self._last: dict[int, tuple[tuple[Tensor, ...], LocalStep, Tensor]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The kept steps hold sparse tensors, which cannot be copied.
-        return {**self.__dict__, "_last": {}}
+        self._kept: Kept[tuple[LocalStep, Tensor]] = Kept(field.channels)
 
     @property
     def silent(self) -> bool:
@@ -81,29 +76,28 @@ class LocalPrior(nn.Module):
         self, v: int, points: Tensor, error: Tensor, poses: Tensor, windows: Tensor
     ) -> tuple["LocalStep", Tensor]:
         """Step and D^½ for observations at `points`; each variable's last are kept for a series of states."""
-        key = (points, error, self.covariance[v])
-        kept = self._last.get(v)
-        if kept is None or not alike(kept[0], key):
+
+        def make() -> tuple[LocalStep, Tensor]:
             blocks = self.covariance[v]
             jitter = _JITTER * blocks.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] + 1e-30
             factors = torch.linalg.cholesky(blocks + jitter * torch.eye(blocks.shape[-1]).to(blocks))
             factors = factors[self.orbit]
             rows = self.field.design(points, poses, windows, factors)
-            kept = tuple(tensor.clone() for tensor in key), LocalStep(rows, error.rsqrt()), factors
-            self._last[v] = kept
-        return kept[1], kept[2]
+            return LocalStep(rows, error.rsqrt()), factors
+
+        return self._kept((points, error, self.covariance[v]), make)
 
     def learn(self, deviations: Tensor) -> None:
         """Sets D from the deviations (states, N, context_dim) of training states."""
         split = deviations.unflatten(-1, (self.field.channels, -1))
         moments = torch.einsum("snvf,snvg->nvfg", split, split) / len(split)
         self.covariance.copy_(means(moments, self.orbit, self.covariance.shape[1]).transpose(0, 1))
-        self._last = {}
+        self._kept.clear()
 
     def be_silent(self) -> None:
         """The modes tell all."""
         self.covariance.zero_()
-        self._last = {}
+        self._kept.clear()
 
 
 class LocalStep:

@@ -17,12 +17,11 @@ through their relative pose pᵢ⁻¹pⱼ alone, which is all that an equivarian
 that is periodic in every direction, c₀ is one vector and S is block-circulant.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from pdeforecast.geometry import Geometry
+from pdeforecast.kept import Kept
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.observed import merge_duplicates
@@ -72,11 +71,7 @@ class PreconditionedSGD(nn.Module):
         self.register_buffer("initial", torch.zeros(v, int(orbit.max()) + 1, f, dtype=torch.float64))
         self.register_buffer("covariance", blocks)
         self.register_buffer("noise", torch.full((v,), 1e-6, dtype=torch.float64))
-        self._last: dict[int, tuple[tuple[Tensor, ...], tuple[Tensor, Tensor, ExactStep]]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The kept steps hold sparse tensors, which cannot be copied.
-        return {**self.__dict__, "_last": {}}
+        self._kept: Kept[tuple[Tensor, Tensor, ExactStep]] = Kept(field.channels)
 
     @property
     def centre(self) -> Tensor:
@@ -130,16 +125,12 @@ class PreconditionedSGD(nn.Module):
     def _step(self, v: int, points: Tensor, error: Tensor) -> tuple[Tensor, Tensor, "ExactStep"]:
         """Design, prior factor and step for observations at `points`; each variable's last are kept, for a
         series of states."""
-        key = (points, error, self.covariance[v])
-        differentiable = any(tensor.requires_grad for tensor in key)
-        kept = self._last.get(v)
-        if kept is not None and not differentiable and alike(kept[0], key):
-            return kept[1]
-        design, factor = self.field.design(points, self.poses, self.windows), self.prior_factor(v)
-        made = design, factor, ExactStep(design @ factor, error.rsqrt())
-        if not differentiable:
-            self._last[v] = (tuple(tensor.clone() for tensor in key), made)
-        return made
+
+        def make() -> tuple[Tensor, Tensor, ExactStep]:
+            design, factor = self.field.design(points, self.poses, self.windows), self.prior_factor(v)
+            return design, factor, ExactStep(design @ factor, error.rsqrt())
+
+        return self._kept((points, error, self.covariance[v]), make)
 
     def prior_factor(self, v: int) -> Tensor:
         """L (N·F, N·F) with S = L Lᵀ, for one variable.
@@ -227,11 +218,6 @@ def homogeneous(geometry: Geometry, latents: int) -> bool:
     """Whether the group makes all latents of a lattice of one: whether each sees the same of the others."""
     poses = geometry.lattice(latents)
     return int(same(geometry.between(poses[:, None], poses[None, :])).max()) < latents
-
-
-def alike(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
-    """Whether two lists of tensors are equal, and on the same devices."""
-    return all(x.device == y.device and torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def same(between: Tensor) -> Tensor:

@@ -16,16 +16,15 @@ modes do. R holds, as there, the variance of what the modes leave unexplained, o
 that an observation represents. Where that is much, each latent then fits it by itself (`local_prior.py`).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from pdeforecast.kept import Kept
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.local_prior import LocalPrior
 from pdeforecast.observed import observed
-from pdeforecast.preconditioner import ExactStep, alike, means, same
+from pdeforecast.preconditioner import ExactStep, means, same
 
 _FIRST_NOISE = 1e-6
 """Before anything is learned."""
@@ -89,10 +88,7 @@ class PrincipalSGD(nn.Module):
         self.register_buffer("unexplained", torch.full((field.channels,), _FIRST_NOISE, dtype=torch.float64))
         self.register_buffer("noise", torch.full((field.channels,), _FIRST_NOISE, dtype=torch.float64))
         self.local = LocalPrior(field, orbit)
-        self._last: tuple[tuple[Tensor, ...], ExactStep] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None}
+        self._kept: Kept[tuple[ExactStep, Tensor]] = Kept(1)
 
     @property
     def centre(self) -> Tensor:
@@ -128,21 +124,22 @@ class PrincipalSGD(nn.Module):
         residual, away = values - start, values.new_zeros(())
         if self.modes.any():
             coarse = error + self.unexplained / share
-            step = self._step(points, coarse)
+            step, shown = self._step(points, coarse)
             w = step(residual[:, coarse.isfinite()])
             away = (w @ self.modes.double().T).unflatten(1, self.centre.shape)
             if self.local.silent:
                 return away
-            residual = residual - torch.einsum("mvr,br->bmv", self.shown(points), w)
+            residual = residual - torch.einsum("mvr,br->bmv", shown, w)
         return away + self.local(points, residual, error + self.noise / share, self.poses, self.windows)
 
-    def _step(self, points: Tensor, error: Tensor) -> ExactStep:
-        """The step for observations at `points`; the last one is kept, for a series of states."""
-        key = (points, error, self.modes)
-        if self._last is None or not alike(self._last[0], key):
-            step = ExactStep(self.shown(points)[error.isfinite()], error[error.isfinite()].rsqrt())
-            self._last = tuple(tensor.clone() for tensor in key), step
-        return self._last[1]
+    def _step(self, points: Tensor, error: Tensor) -> tuple[ExactStep, Tensor]:
+        """The step for observations at `points`, and what modes show there; kept for a series of states."""
+
+        def make() -> tuple[ExactStep, Tensor]:
+            shown, seen = self.shown(points), error.isfinite()
+            return ExactStep(shown[seen], error[seen].rsqrt()), shown
+
+        return self._kept((points, error, self.modes), make)
 
     def shown(self, points: Tensor) -> Tensor:
         """A L: what each mode shows at the points, (M, channels, rank)."""

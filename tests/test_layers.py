@@ -12,7 +12,7 @@ from pdeforecast.pdes import PDES
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"errors", "replacing", "observed"},
+    {"errors", "kept", "replacing", "observed"},
     {"config", "geometry", "solvers", "parallel"},
     {"latents", "neighbours", "trajectory"},
     {"field", "linear_field", "dynamics", "linear_dynamics"},
@@ -33,6 +33,7 @@ AMBIGUOUS = {"height"}
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 EQUATIONS = {"pdes", "solvers", "generation"}
 BLIND = {
+    "kept",
     "observed",
     "field",
     "linear_field",
