@@ -39,7 +39,8 @@ def geometry_of(ds: xr.Dataset) -> Geometry:
     known = ", ".join(f"{key} ({', '.join(space.coordinates)})" for key, space in spaces.items())
     raise DataError(
         f"expected the coordinates of one geometry of {known}; this Dataset has {listing(ds)}.",
-        f"Type `ds.attrs['geometry'] = {(fitting or list(spaces))[0]!r}`, with its coordinates named so.",
+        f"Type `ds.attrs['geometry'] = {(fitting or list(spaces))[0]!r}`, with its coordinates named so; or "
+        f"`pdeforecast convert FILE -o OURS.nc --geometry {(fitting or list(spaces))[0]}` names them.",
     )
 
 
