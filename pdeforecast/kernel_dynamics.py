@@ -47,6 +47,8 @@ _LEAST_WEIGHT = 1e-3
 """Of a variable, in units of the largest."""
 _RIDGE = 1e-5
 """ρ: small against K(a, a), which is at most 1."""
+_ROWS = 16
+"""Of a kernel that are made at once: what is computed of them stays in a core's cache."""
 _POLE = 1e-6
 """Degrees from a pole within which a latitude is the pole."""
 NOISE = 1e-6
@@ -250,7 +252,7 @@ class KernelDynamics(nn.Module):
         kernel = self._kernel(amplitudes, known)
         steps = []
         for m, (start, end) in self._waves():
-            after = kernel[..., m] @ weights[:, :, start:end].flatten(1)
+            after = kernel[m] @ weights[:, :, start:end].flatten(1)
             after = after.unflatten(-1, (self.stride, -1))
             steps.append(after.real + 0j if m == 0 else after)
         return list(torch.cat(steps, dim=-1).unbind(1))
@@ -267,24 +269,26 @@ class KernelDynamics(nn.Module):
             weights = torch.empty_like(after)
             ridge = _RIDGE * torch.eye(len(known)).to(kernel)
             for m, (start, end) in self._waves():
-                factor = torch.linalg.cholesky(kernel[..., m] + ridge)
+                factor = torch.linalg.cholesky(kernel[m] + ridge)
                 solved = torch.cholesky_solve(after[..., start:end].flatten(1), factor)
                 weights[..., start:end] = solved.unflatten(1, (self.stride, -1))
             self._weights = known, weights
         return self._weights
 
     def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
-        """K_m(a, b), (len(a), len(b), waves)."""
-        waves = len(self.longitude) // 2 + 1
-        products = torch.zeros(len(a), len(b), waves, dtype=a.dtype, device=a.device)
-        for m, (start, end) in self._waves():
-            products[..., m] = a[:, start:end] @ b[:, start:end].mH
-        turned = torch.fft.irfft(products, n=len(self.longitude), norm="forward")
-        both = _both(self.wave)
-        squared = [(both * part.abs().square()).sum(-1) for part in (a, b)]
+        """K_m(a, b), (waves, len(a), len(b))."""
+        turns, both = len(self.longitude), _both(self.wave)
+        size_a, size_b = [(both * part.abs().square()).sum(-1) for part in (a, b)]
         width = _WIDTH * (both * self.size.double().square()).sum()
-        distance = squared[0][:, None, None] + squared[1][:, None] - 2 * turned
-        return torch.fft.rfft((-0.5 * distance / width).exp(), norm="forward")
+        kernel = a.new_empty(turns // 2 + 1, len(a), len(b))
+        for rows in torch.arange(len(a), device=a.device).split(_ROWS):
+            products = a.new_zeros(turns // 2 + 1, len(rows), len(b))
+            for m, (start, end) in self._waves():
+                products[m] = a[rows, start:end] @ b[:, start:end].mH
+            turned = torch.fft.irfft(products, n=turns, dim=0, norm="forward")
+            distance = size_a[rows, None] + size_b - 2 * turned
+            kernel[:, rows] = torch.fft.rfft((-0.5 * distance / width).exp(), dim=0, norm="forward")
+        return kernel
 
     def _waves(self) -> list[tuple[int, tuple[int, int]]]:
         """Each wave number that has modes, and where they begin and end."""
