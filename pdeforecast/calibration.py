@@ -5,7 +5,8 @@ and encoded. The largest misfits E are taken to follow a power law, P(E) ∝ E^(
 γ, the mean of the logarithms of k of them above the least (Ann. Statist. 3, 1163, 1975), and its standard
 error γ/√k beside it, since few states leave it uncertain. The threshold is the quantile of that, or the
 largest misfit that was seen, where that is larger. First frames, from which forecasts mostly start, may be
-the hardest to encode: they and later ones are judged apart, and the larger threshold holds.
+the hardest to encode: where they are many, they and later ones are judged apart, and the larger threshold
+holds.
 """
 
 import math
@@ -80,7 +81,9 @@ def usual(model: Forecaster, data: Trajectories, source: str) -> Familiarity:
             counts.append(count[count > 0].double())
         found = torch.cat(scores).double().cpu()
         begins = torch.cat(early)
-        groups = [part for part in (found[begins], found[~begins]) if len(part) >= 1 / _TAIL] or [found]
+        groups = found[begins], found[~begins]
+        if min(map(len, groups)) < 1 / _TAIL:
+            groups = (found,)
         if len(found) > 1:
             limits[round(float(torch.cat(counts).mean()))] = max(map(_limit, groups))
     return Familiarity([*limits], [*limits.values()], FALSE_ALARMS, len(states), source)

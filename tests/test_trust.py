@@ -110,6 +110,19 @@ def test_it_fires_on_rough_states_and_not_on_familiar_ones(
     assert err.replace("warning: ", "").strip() == open_dataset(tmp_path / "out.nc").attrs["warnings"]
 
 
+@pytest.mark.parametrize("copies", [2, 5, 12])
+def test_few_first_frames_count_as_well(model: Forecaster, flow: xr.Dataset, copies: int) -> None:
+    """Whether they are too few to be judged apart, as later ones may not be, or enough."""
+    hard = xr.where(flow.time == flow.time[0], 5.0, 1.0) * fields(flow, copies).vorticity
+    ds = hard.astype("float32").to_dataset(name="vorticity").assign_attrs(flow.attrs)
+    ds = ds.transpose("sample", "time", "y", "x").assign(forcing=flow.forcing)
+    ds.vorticity.attrs.update(flow.vorticity.attrs)
+    calibrate(model, ds, "first frames of five times the size")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TrustWarning)
+        model.forecast(ds.isel(time=0), [0.0])
+
+
 def test_a_trained_run_is_calibrated(model: Forecaster) -> None:
     known = model.card[CARD]
     assert known["source"] == "training states" and known["observations"] == sorted(known["observations"])
