@@ -1,22 +1,27 @@
 """A forecast as a film that runs: truth | forecast | error, and where the error stands in time."""
 
 import contextlib
+import io
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib import rc_context
-from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
+from matplotlib.animation import AbstractMovieWriter, FFMpegWriter
 from matplotlib.artist import Artist
+from matplotlib.colors import Colormap, to_rgb
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 
 from pdeforecast.errors import UsageError
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.plot.canvas import BESIDE, BOTTOM, CAPTIONED, PANEL, STYLE, TOP, canvas
-from pdeforecast.plot.colours import scales
+from pdeforecast.plot.colours import CURVES, GREY, scales
 from pdeforecast.plot.curves import error_over_lead_time
 from pdeforecast.plot.panels import Update, draw, label_axes, stage_of
 from pdeforecast.plot.poses import draw_poses, poses_of
@@ -31,15 +36,18 @@ _WIDE = 1.25
 """The width of a panel, in those of a picture."""
 _CURVES = 1.0
 """The height of the curve beneath the panels, in inches."""
+_PALETTE, _GREYS, _SHADES = 256, 32, 8
+"""The colours of a GIF; those of them that are greys, and that each curve has on its way to white."""
 
 
 @dataclass(frozen=True)
 class Movie:
-    """A figure, how many frames it has, and how to turn it to one of them."""
+    """A figure, how many frames it has, how to turn it to one of them, and the colours of its fields."""
 
     figure: Figure
     frames: int
     show: Callable[[int], None]
+    colours: Sequence[Colormap]
 
 
 @rc_context(STYLE)
@@ -96,7 +104,45 @@ def movie(
             for axes, view in zip(under, stage.views, strict=True):
                 drawn.extend(draw_poses(axes, view, poses, lead))
 
-    return Movie(page.figure, len(scene.leads), show)
+    return Movie(
+        page.figure, len(scene.leads), show, list({c.cmap.name: c.cmap for c in colours.values()}.values())
+    )
+
+
+class _GifWriter(AbstractMovieWriter):
+    """GIF in one palette, of the fields' colours: in every frame a colour means the same."""
+
+    def __init__(self, fps: int, colours: Sequence[Colormap]) -> None:
+        super().__init__(fps)
+        self._palette = Image.new("P", (1, 1))
+        self._palette.putpalette(palette(colours).tobytes())
+
+    def setup(self, fig: Figure, outfile: Any, dpi: float | None = None) -> None:
+        super().setup(fig, outfile, dpi)
+        self._frames: list[Image.Image] = []
+
+    def grab_frame(self, **how: Any) -> None:
+        pixels = io.BytesIO()
+        self.fig.savefig(pixels, format="rgba", dpi=self.dpi, **how)
+        frame = Image.frombytes("RGBA", self.frame_size, pixels.getvalue()).convert("RGB")
+        self._frames.append(frame.quantize(palette=self._palette, dither=Image.Dither.NONE))
+
+    def finish(self) -> None:
+        first, *others = self._frames
+        first.save(
+            self.outfile, "GIF", save_all=True, append_images=others, duration=1000 // self.fps, loop=0
+        )
+
+
+def palette(colours: Sequence[Colormap]) -> NDArray[np.uint8]:
+    """Colours (256, 3): greys, those of curves, and as many of each colour map as there is room for."""
+    shades = np.linspace(0, 1, _GREYS)[:, None] * np.ones(3)
+    fade = np.linspace(0, 1, _SHADES, endpoint=False)[:, None]
+    curves = [(1 - fade) * to_rgb(name) + fade for name in (CURVES[0], GREY)]
+    room = _PALETTE - _GREYS - len(curves) * _SHADES
+    parts = np.array_split(np.arange(room), len(colours))
+    maps = [colour(np.linspace(0, 1, len(part)))[:, :3] for colour, part in zip(colours, parts, strict=True)]
+    return np.round(255 * np.concatenate([shades, *curves, *maps])).astype(np.uint8)
 
 
 def check_writer(kind: str) -> None:
@@ -121,7 +167,9 @@ def write_movie(
     """
     check_writer(kind)
     rate = int(np.clip(round(made.frames / _LASTS), _SLOWEST, _FASTEST))
-    writer: AbstractMovieWriter = PillowWriter(rate) if kind == "gif" else FFMpegWriter(rate, codec="h264")
+    writer: AbstractMovieWriter = (
+        _GifWriter(rate, made.colours) if kind == "gif" else FFMpegWriter(rate, codec="h264")
+    )
     try:
         writer.setup(made.figure, str(path), _DPI)
         try:

@@ -34,6 +34,28 @@ def test_a_gif_has_a_frame_for_each_lead_time(space: Geometry, pair: Pairs, tmp_
     assert all(abs(a - b).max() > 30 for a, b in itertools.pairwise(frames))
 
 
+def test_a_colour_of_a_gif_means_the_same_in_every_frame_and_in_a_picture(
+    pair: Pairs, tmp_path: Path
+) -> None:
+    forecast, truth = pair(TORUS)
+    plot.animate(forecast, tmp_path / "a.gif", truth)
+    made = movie(forecast, truth)
+    made.figure.savefig(tmp_path / "a.png", dpi=110)
+    true = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"), dtype=int)
+    high, wide, _ = true.shape
+    with Image.open(tmp_path / "a.gif") as film:
+        for frame in range(3):
+            film.seek(frame)
+            shown = np.asarray(film.convert("RGB"), dtype=int)
+            assert shown.shape == true.shape
+            for bar in (axes for axes in made.figure.axes if axes.get_label() == "<colorbar>"):
+                box = bar.get_position()
+                columns = slice(int(box.x0 * wide) + 4, int(box.x1 * wide) - 4)
+                row = int((1 - (box.y0 + box.y1) / 2) * high)
+                assert np.ptp(true[row, columns], axis=0).min() > 100
+                assert abs(shown[row, columns] - true[row, columns]).max() < 8
+
+
 def test_a_frame_shows_its_own_values(pair: Pairs, loose: Callable, random_model: Callable) -> None:
     forecast, truth = pair(TORUS)
     made = movie(forecast, truth, 1, "v", random_model(TORUS, True))
