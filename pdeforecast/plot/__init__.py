@@ -4,7 +4,7 @@ Forecast and truth share one colour scale, taken from the truth, so that a forec
 range shows as saturated. Signed fields are symmetric about 0, in colours that colour-blind readers
 tell apart. With a truth, everything is drawn at the places that both have: a grid as an image, loose
 points as dots. Of several variables the first is drawn, unless another is asked for. A sphere is seen as
-a globe and as a map, a ball as a shell and two cuts.
+a globe and as a map, a ball as a shell (where the truth, else the forecast, varies most) and two cuts.
 
 Every function builds a `Figure` of its own and leaves matplotlib's global state alone.
 """

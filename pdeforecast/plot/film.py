@@ -69,7 +69,7 @@ def forecast(
             for axes, view in zip(group[row], stage.views, strict=True):
                 draw_poses(axes, view, poses, lead)
     if truth is not None:
-        error_over_lead_time(page.beneath(0, parts, _CURVES), {"forecast": scene})
+        error_over_lead_time(page.beneath(0, parts, _CURVES), {scene.what: scene})
     if found is not None:
         moment = scene.moment(scene.leads[shown[-1]])
         draw_spectra(page.beneath(parts - 1, parts, _CURVES), found, scene, moment)

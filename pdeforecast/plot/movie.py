@@ -84,7 +84,7 @@ def movie(
     if compared:
         page.bar_below(colours["error"], page.panels[:, 2:], scene.error_title, bar)
         axes = page.beneath(0, 1, _CURVES)
-        error_over_lead_time(axes, {"forecast": scene})
+        error_over_lead_time(axes, {scene.what: scene})
         now = axes.axvline(scene.leads[0], color="0.1", linewidth=0.8)
     poses = None if model is None else poses_of(model, ds, truth, scene.leads.tolist(), sample)
     under = page.panels[:, list(fields).index("forecast")]

@@ -29,6 +29,13 @@ class Nodes:
     order: Indices
     periods: tuple[float, ...]
 
+    @property
+    def shells(self) -> Indices:
+        """The places (R, L) of each node of a third axis, the radius; all in one row where there is none."""
+        if len(self.axes) < 3:
+            return np.arange(len(self.places))[None]
+        return self.order.reshape(-1, len(self.axes[2])).T
+
     def nearest(self, places: Array) -> Indices:
         """The node (…) in whose cell each place (…, d) lies; −1 where it is NaN or beyond the grid."""
         found = [

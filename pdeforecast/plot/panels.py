@@ -65,11 +65,20 @@ def _dotted(xy: Array, width: int, height: int) -> Indices:
 def stage_of(scene: Scene, sample: int) -> Stage:
     """The stage of one sample; globes turn to where its field is furthest from its mean."""
     reference = scene.fields.get("truth", scene.fields["forecast"])[sample]
-    known = np.isfinite(reference).any(0)
-    filled = np.nan_to_num(reference - np.nanmean(reference))
-    towards = scene.places[int(np.where(known, (filled**2).sum(0), -1.0).argmax())]
     nodes = nodes_of(scene.places, scene.geometry)
+    towards = scene.places[_eventful(nodes, reference)]
     return Stage(scene.geometry, nodes, tuple(views_of(scene.geometry, nodes, towards)))
+
+
+def _eventful(nodes: Nodes, field: Array) -> int:
+    """Where a field (T, M) is furthest from its mean; in a ball, on the shell where it varies most."""
+    shells = nodes.shells
+    values, known = field[:, shells], np.isfinite(field[:, shells]).any(0)
+    counts = np.maximum(np.isfinite(values).sum((0, 2), keepdims=True), 1)
+    squares = (np.nan_to_num(values - np.nansum(values, (0, 2), keepdims=True) / counts) ** 2).sum(0)
+    area = np.cos(np.deg2rad(nodes.places[shells, 1])) if len(shells) > 1 else np.ones(1)
+    outward = len(shells) - 1 - int((squares * area).sum(1)[::-1].argmax())
+    return int(shells[outward, np.where(known[outward], squares[outward], -1.0).argmax()])
 
 
 def draw(axes: Axes, stage: Stage, view: View, values: Array, scale: ScalarMappable) -> Update:

@@ -28,7 +28,7 @@ class Scene:
         fields: `truth`, `forecast`, `error`, each (S, T, M); without a truth, `forecast` only.
         errors: relative L2 (S, T) of `forecast` and of `persistence`; empty without a truth.
         name: of the variable, and its unit; of the time, and its unit.
-        what: the word for what is drawn: a forecast, or a trajectory that nobody forecast.
+        what: the word for what is drawn: a forecast, or what nobody forecast, such as a solution.
     """
 
     geometry: Geometry
@@ -130,12 +130,22 @@ def _alone(ds: xr.Dataset) -> list[Scene]:
     places = _numpy(trajectory_values(*positions(ds, geometry))[2][0, 0])
     order = np.argsort(times)
     leads, clock = np.array(times)[order], _clock(ds, "time" if "time" in ds.dims else "lead_time")
-    what = "trajectory" if "time" in ds.dims else "forecast"
     fields = [{"forecast": _numpy(values[:, order, :, v])} for v in range(len(units))]
     return [
-        Scene(geometry, places, leads, fields[v], {}, name, unit, *clock, what)
+        Scene(geometry, places, leads, fields[v], {}, name, unit, *clock, _what(ds))
         for v, (name, unit) in enumerate(units.items())
     ]
+
+
+def _what(ds: xr.Dataset) -> str:
+    """What a file holds: a model's forecast, a solver's solution, or a trajectory or state of any origin."""
+    if "model" in ds.attrs:
+        return "forecast"
+    if "time" in ds.dims:
+        return "trajectory"
+    if "lead_time" in ds.coords:
+        return "solution" if "equation" in ds.attrs else "forecast"
+    return "state"
 
 
 def _variables(ds: xr.Dataset) -> list[str]:
@@ -159,6 +169,7 @@ def _compared(ds: xr.Dataset, truth: xr.Dataset) -> list[Scene]:
     )
     places = _numpy(_common_places(ds, truth, pair.geometry))
     start = _start(ds, truth, pair.truth)
+    what = _what(ds) if "equation" in ds.attrs else "forecast"
     made = []
     for v, name in enumerate(pair.variables):
         f, t = pair.forecast[:, order, :, v], pair.truth[:, order, :, v]
@@ -169,7 +180,7 @@ def _compared(ds: xr.Dataset, truth: xr.Dataset) -> list[Scene]:
         }
         fields = {"truth": t, "forecast": f, "error": f - t}
         unit = str(truth[name].attrs.get("units", "1"))
-        made.append(Scene(pair.geometry, places, leads, _all(fields), _all(errors), name, unit, *clock))
+        made.append(Scene(pair.geometry, places, leads, _all(fields), _all(errors), name, unit, *clock, what))
     return made
 
 

@@ -112,8 +112,9 @@ class Globe(View):
         seen = points @ self.frame.T
         hidden = seen[..., 2] <= 0
         if self.radius is not None:
-            hidden |= np.linalg.norm(points, axis=-1) < self.radius - depth
+            hidden |= np.abs(np.linalg.norm(points, axis=-1) - self.radius) > depth
             seen = seen / max(self.radius, 1e-9)
+            hidden |= (seen[..., :2] ** 2).sum(-1) > 1 + 1e-9
         return np.where(hidden[..., None], np.nan, seen[..., :2])
 
     def invert(self, xy: Array) -> Array:
@@ -160,7 +161,8 @@ def views_of(geometry: Geometry, nodes: Nodes, towards: Array) -> list[View]:
     """The views of a space.
 
     Args:
-        towards: the coordinates (d,) of a place that globes should turn to the reader.
+        towards: the coordinates (d,) of a place that globes should turn to the reader; of a ball, its
+            shell is drawn.
     """
     if geometry.coordinates[:2] != SPHERICAL:
         return [_chart(geometry, nodes)]
@@ -168,7 +170,7 @@ def views_of(geometry: Geometry, nodes: Nodes, towards: Array) -> list[View]:
     from_where = f"from {bearing(longitude, latitude)}"
     if len(geometry.coordinates) == 2:
         return [Globe(longitude, latitude, title=from_where), _chart(geometry, nodes)]
-    radius = float(nodes.places[:, 2].max())
+    radius = float(towards[2])
     name, unit = geometry.coordinates[2], geometry.units[geometry.coordinates[2]]
     turn = np.deg2rad(longitude)
     across = (float(np.cos(turn)), float(np.sin(turn)), 0.0)

@@ -68,11 +68,15 @@ def test_the_first_and_the_last_lead_time_are_shown_with_their_unit_in_any_order
     assert [text for text in said if text in ("truth", "forecast", "error")] == ["truth", "forecast", "error"]
 
 
-def test_what_nobody_forecast_is_called_a_trajectory() -> None:
+def test_what_nobody_forecast_is_called_otherwise() -> None:
     forecast, truth = pair()
-    for ds, word, other in ((forecast, "forecast", "trajectory"), (truth, "trajectory", "forecast")):
-        words = {text.get_text() for text in plot.forecast(ds).findobj(Text)}
-        assert word in words and other not in words
+    solved, state = forecast.assign_attrs(equation="heat"), truth.isel(time=0)
+    named = {"forecast": forecast, "trajectory": truth, "solution": solved, "state": state}
+    for word, ds in named.items():
+        said = {text.get_text() for text in plot.forecast(ds).findobj(Text)}
+        assert said & set(named) == {word}
+    said = {text.get_text() for text in plot.forecast(solved, truth).findobj(Text)}
+    assert said & set(named) == {"solution"}
 
 
 def test_lead_times_that_are_asked_for_are_shown() -> None:

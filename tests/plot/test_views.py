@@ -62,6 +62,7 @@ def test_a_point_is_shown_on_a_shell_or_a_cut_only_if_it_is_near() -> None:
     inner = embed(np.array([30.0, 40.0, 0.5]))
     globe = Globe(30.0, 40.0, 0.8)
     assert np.isnan(globe.project(inner, 0.2)).all() and np.isfinite(globe.project(inner, 0.4)).all()
+    assert np.isnan(Globe(30.0, 40.0, 0.2).project(inner, 0.2)).all()
     off = np.cross(EAST, (0.0, 0.0, 1.0)) * 0.3
     assert np.isnan(CUT.project(off, 0.2)).all() and np.isfinite(CUT.project(off, 0.4)).all()
 
@@ -137,3 +138,19 @@ def test_globes_turn_to_where_something_happens(pair: Callable[..., tuple[xr.Dat
     assert geometry_of(still).name == "sphere" and float(still.u.max()) == 1
     globe = stage_of(scene_of(still), 0).views[0]
     assert isinstance(globe, Globe) and globe.longitude == 200 and 10 < globe.latitude < 30
+
+
+def test_a_ball_shows_the_shell_where_the_truth_varies_most(
+    pair: Callable[..., tuple[xr.Dataset, xr.Dataset]],
+) -> None:
+    forecast, truth = pair(GEOMETRIES["ball"], 8)
+    radius, angle = truth.radius, np.deg2rad(truth.longitude)
+    layered = 10 * radius + xr.where(radius == radius[4], 1.0, 0.1) * np.cos(angle)
+    truth = truth.assign(u=(0 * truth.u + layered).transpose(*truth.u.dims)).assign_attrs(truth.attrs)
+    for scene in (scene_of(truth), scene_of(forecast, truth)):
+        globe = stage_of(scene, 0).views[0]
+        assert isinstance(globe, Globe) and globe.radius == float(radius[4]) != float(radius.max())
+        assert globe.title.startswith(f"shell at radius {globe.radius:.3g}")
+    still = truth.assign(u=0 * truth.u).assign_attrs(truth.attrs)
+    globe = stage_of(scene_of(still), 0).views[0]
+    assert isinstance(globe, Globe) and globe.radius == float(radius.max())
