@@ -14,8 +14,11 @@ CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 GREY = "#8c8c8c"
 UNKNOWN = "0.85"
 """Where nothing is known."""
-_SIGNED = 0.02
-"""A field has a sign if it reaches so far to its other side, in units of its largest size."""
+_SIGNED = 0.2
+"""A field has a sign if it reaches so far to its other side, in units of its largest size: a temperature from
+0 to 1 that falls short of 0 in places has none, and half of a symmetric scale would be left unused."""
+_CONSTANT = 1e-6
+"""A field is constant if it varies by no more than rounding, in units of its largest size."""
 
 
 def scales(fields: Mapping[str, Sequence[Array]]) -> dict[str, ScalarMappable]:
@@ -30,13 +33,27 @@ def scales(fields: Mapping[str, Sequence[Array]]) -> dict[str, ScalarMappable]:
 
 def _scale(reference: Array, drawn: Array, diverging: str) -> ScalarMappable:
     """From the range of `reference`; with arrows on the bar if what is drawn exceeds it."""
-    reference, drawn = (values[np.isfinite(values)] for values in (reference, drawn))
-    low, high = (reference.min(), reference.max()) if reference.size else (0.0, 1.0)
-    signed = min(-low, high) > _SIGNED * max(-low, high)
-    if signed:
-        low, high = -max(-low, high), max(-low, high)
-    below, above = bool((drawn < low).any()), bool((drawn > high).any())
-    colours = colormaps[diverging if signed or low == high else "viridis"]
+    low, high = _range(reference)
+    least, greatest = _range(np.concatenate([reference, drawn]))
+    if _constant(low, high):
+        low, high = least, greatest
+    signed = min(-least, greatest) > _SIGNED * max(-least, greatest)
+    if _constant(low, high):
+        low, high = min(0.0, 2 * low), max(0.0, 2 * high)  # in the middle of the colours
+    if signed or low == high:
+        signed, high = True, max(-low, high) or 1.0
+        low = -high
+    below, above = least < low, greatest > high
+    colours = colormaps[diverging if signed else "viridis"]
     extend = "both" if below and above else "min" if below else "max" if above else "neither"
     colours.colorbar_extend = extend  # type: ignore[assignment]  # matplotlib's stub says bool
-    return ScalarMappable(Normalize(low, high if high > low else low + 1), colours)
+    return ScalarMappable(Normalize(low, high), colours)
+
+
+def _range(values: Array) -> tuple[float, float]:
+    known = values[np.isfinite(values)]
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+
+
+def _constant(low: float, high: float) -> bool:
+    return high - low <= _CONSTANT * max(-low, high)

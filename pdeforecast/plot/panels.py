@@ -73,12 +73,13 @@ def stage_of(scene: Scene, sample: int) -> Stage:
 def _eventful(nodes: Nodes, field: Array) -> int:
     """Where a field (T, M) is furthest from its mean; in a ball, on the shell where it varies most."""
     shells = nodes.shells
-    values, known = field[:, shells], np.isfinite(field[:, shells]).any(0)
-    counts = np.maximum(np.isfinite(values).sum((0, 2), keepdims=True), 1)
+    values = field[:, shells]
+    finite = np.isfinite(values)
+    counts = np.maximum(finite.sum((0, 2), keepdims=True), 1)
     squares = (np.nan_to_num(values - np.nansum(values, (0, 2), keepdims=True) / counts) ** 2).sum(0)
     area = np.cos(np.deg2rad(nodes.places[shells, 1])) if len(shells) > 1 else np.ones(1)
     outward = len(shells) - 1 - int((squares * area).sum(1)[::-1].argmax())
-    return int(shells[outward, np.where(known[outward], squares[outward], -1.0).argmax()])
+    return int(shells[outward, np.where(finite[:, outward].any(0), squares[outward], -1.0).argmax()])
 
 
 def draw(axes: Axes, stage: Stage, view: View, values: Array, scale: ScalarMappable) -> Update:

@@ -148,11 +148,30 @@ def test_loose_points_are_dots_in_their_places() -> None:
         np.testing.assert_allclose(shown[np.lexsort(shown.T)], held[np.lexsort(held.T)], atol=1e-12)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_constant_fields_are_drawn(value: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.0])
+def test_constant_fields_are_drawn_in_the_middle_of_their_colours(value: float, tmp_path: Path) -> None:
     forecast, truth = (xr.full_like(ds.isel(sample=[0]), value) for ds in pair(1))
-    plot.save(plot.forecast(forecast), tmp_path / "alone.png")
-    plot.save(plot.forecast(forecast, truth), tmp_path / "compared.png")
+    for name, figure in {"alone": plot.forecast(forecast), "both": plot.forecast(forecast, truth)}.items():
+        assert all(image.norm(image.get_array()).max() == 0.5 for image in maps(figure))
+        assert all(image.norm(image.get_array()).min() == 0.5 for image in maps(figure))
+        plot.save(figure, tmp_path / f"{name}.png")
+
+
+def test_colours_part_at_zero_only_where_the_fields_change_sign() -> None:
+    forecast, truth = (ds.clip(-1, 1) for ds in pair(2))
+    one = 0 * truth + 1
+    for made, held, signed in (
+        (forecast, truth, True),
+        (forecast, truth.clip(0, 1), True),
+        (forecast, 0 * truth, True),
+        (forecast.clip(-0.1, 1), truth.clip(-0.1, 1), False),
+        (forecast.clip(0, 1), one, False),
+    ):
+        images = maps(plot.forecast(made.assign_attrs(forecast.attrs), held.assign_attrs(truth.attrs)))
+        low, high = images[0].get_clim()
+        assert images[0].get_cmap().name == images[2].get_cmap().name == ("RdBu_r" if signed else "viridis")
+        assert low == -high if signed else low > -0.11
+        assert images[-1].get_cmap().name == "PuOr_r" and low < high
 
 
 def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:
