@@ -70,10 +70,12 @@ class Scene:
         """The frame at a lead time; raises UsageError if there is none."""
         nearest = int(np.abs(self.leads - lead_time).argmin())
         if abs(self.leads[nearest] - lead_time) > SAME_TIME * max(1.0, abs(lead_time)):
-            known = ", ".join(f"{lead:g}" for lead in self.leads[:12])
+            known = [f"{lead:g}" for lead in self.leads]
+            few = known if len(known) <= 12 else [*known[:9], "…", *known[-3:]]
+            near = f"{self.leads[nearest]:.9g}"
             raise UsageError(
-                f"expected a lead time among those that can be drawn ({known}); came {lead_time:g}.",
-                f"Type lead_time={self.leads[nearest]:g}, or forecast at {lead_time:g}.",
+                f"expected a lead time among those that can be drawn ({', '.join(few)}); came {lead_time:g}.",
+                f"Type `--lead-time {near}`, or lead_time={near}; or forecast at {lead_time:g}.",
             )
         return nearest
 
@@ -161,6 +163,7 @@ def _variables(ds: xr.Dataset) -> list[str]:
 
 
 def _compared(ds: xr.Dataset, truth: xr.Dataset) -> list[Scene]:
+    _check_same_space(ds, truth)
     pair = match(ds, truth)
     order = np.argsort(pair.lead_times)
     leads, clock = (
@@ -182,6 +185,16 @@ def _compared(ds: xr.Dataset, truth: xr.Dataset) -> list[Scene]:
         unit = str(truth[name].attrs.get("units", "1"))
         made.append(Scene(pair.geometry, places, leads, _all(fields), _all(errors), name, unit, *clock, what))
     return made
+
+
+def _check_same_space(ds: xr.Dataset, truth: xr.Dataset) -> None:
+    theirs = geometry_of(truth).domain
+    mine = geometry_of(ds).domain if "geometry" in ds.attrs else theirs
+    if mine != theirs:
+        raise DataError(
+            f"expected two files of one geometry; what is drawn is on the {mine}, its truth on the {theirs}.",
+            f"Give `--truth` a file on the {mine}, such as the one with the state that was forecast.",
+        )
 
 
 def _start(ds: xr.Dataset, truth: xr.Dataset, common: Tensor) -> Tensor:

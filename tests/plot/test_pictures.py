@@ -83,8 +83,18 @@ def test_lead_times_that_are_asked_for_are_shown() -> None:
     forecast, truth = pair()
     said = words(plot.forecast(forecast, truth, lead_times=[6, 1]))
     assert [text for text in said if text.startswith("lead")] == ["lead time 6 hours", "lead time 1 hours"]
-    with pytest.raises(UsageError, match=r"came 1\.5\.\nType lead_time=1"):
+    with pytest.raises(UsageError, match=r"came 1\.5\.\nType `--lead-time 1`, or lead_time=1;"):
         plot.forecast(forecast, truth, lead_times=[1.5])
+
+
+def test_the_last_of_many_lead_times_is_told_and_the_nearest_can_be_typed() -> None:
+    many = pair(20)[0].assign_coords(lead_time=np.arange(20) / 3)
+    with pytest.raises(UsageError, match=r"\(0, 0\.333333, .*, …, 5\.66667, 6, 6\.33333\); came 7\."):
+        plot.forecast(many, lead_times=[7.0])
+    with pytest.raises(UsageError, match=r"`--lead-time 0\.333333333`") as told:
+        plot.forecast(many, lead_times=[0.3])
+    typed = float(str(told.value).split("--lead-time ")[1].split("`")[0])
+    assert len(maps(plot.forecast(many, lead_times=[typed]))) == 1
 
 
 def test_every_axis_has_its_unit() -> None:
@@ -231,12 +241,20 @@ def test_what_is_not_there_is_not_drawn() -> None:
         for given in (None, truth):
             with pytest.raises(UsageError, match=r"expected a sample from 0 to 2; came (-1|3)\.\nType"):
                 plot.forecast(forecast, given, sample)
-    with pytest.raises(UsageError, match=r"\(0, 1, 2\); came 9\.\nType lead_time=2"):
+    with pytest.raises(UsageError, match=r"\(0, 1, 2\); came 9\.\nType `--lead-time 2`, or lead_time=2;"):
         plot.triptych(truth, {"a": forecast}, 9.0)
     with pytest.raises(UsageError, match="at least one forecast"):
         plot.curves(truth, {})
     with pytest.raises(DataError, match="variable to draw"):
         plot.forecast(forecast.drop_vars("vorticity"))
+
+
+def test_files_of_two_geometries_are_both_named() -> None:
+    forecast, truth = pair(2)
+    with pytest.raises(
+        DataError, match=r"drawn is on the periodic_plane, its truth on the plane\.\nGive `--tr"
+    ):
+        plot.forecast(forecast, truth.assign_attrs(geometry="plane"))
 
 
 def test_nothing_in_common_is_told_as_match_tells_it() -> None:
