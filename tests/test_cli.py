@@ -173,6 +173,17 @@ def test_training_without_symmetry(files: tuple[Path, Path, Path], fails) -> Non
     assert fails(2, line.split(), "'periodic_plan'") == "Type `--geometry periodic_plane`."
 
 
+def test_training_on_data_that_name_no_geometry(
+    files: tuple[Path, Path, Path], flow: xr.Dataset, fails
+) -> None:
+    _, _, folder = files
+    data = saved(flow.drop_attrs(deep=False), folder / "data.nc")
+    line = f"train {data} --preset smoke --budget 0 {SMALL} {SHORT} -o {folder / 'run'}"
+    assert "--geometry periodic_plane" in fails(3, line.split(), "expected the coordinates of one geometry")
+    do(f"{line} --geometry periodic_plane")
+    assert checkpoint.load(folder / "run").config.geometry == "periodic_plane"
+
+
 def test_solve_gives_what_forecast_gives(files: tuple[Path, Path, Path], fails) -> None:
     model, flow, folder = files
     do(f"solve navier-stokes {flow} -o {folder / 'solved.nc'} --lead-time 0,1 --set step=0.1")

@@ -68,9 +68,8 @@ def _begun(options: argparse.Namespace, ds: xr.Dataset) -> tuple[Progress, float
 
 def _new(options: argparse.Namespace, ds: xr.Dataset, fitting: dict[str, str]) -> Progress:
     """A new run, with settings that fit its data where there are no others."""
-    geometry = geometry_of(ds)
-    if options.geometry is not None:
-        geometry = GEOMETRIES[one_of(GEOMETRIES, options.geometry, "geometry")]
+    asked = options.geometry
+    geometry = geometry_of(ds) if asked is None else GEOMETRIES[one_of(GEOMETRIES, asked, "geometry")]
     settings = {**fitting, "training.seed": str(options.seed), **pairs(options.set)}
     preset = PRESETS[options.preset or "default"]
     return run.begin(options.output, ds, geometry, preset, settings, options.init_from)
