@@ -230,7 +230,15 @@ TYPED = {
     f"{FORECAST} 1 --seed x": "seed",
     f"{FORECAST} 1 --seed 99999999999": "seed",
     f"{FORECAST} 1 --gird 4x4": "--gird",
-    "forecast MODEL FLOW -o FLOW --lead-time 1": "exists already",
+    "forecast MODEL FLOW -o FLOW --lead-time 1": "one of the inputs",
+    "forecast MODEL FLOW -o FLOW --lead-time 1 --overwrite": "one of the inputs",
+    "forecast MODEL FLOW -o MODEL --lead-time 1 --overwrite": "one of the inputs",
+    "forecast MODEL --sensors FLOW -o FLOW --lead-time 1 --overwrite": "one of the inputs",
+    "forecast MODEL NONE --at FLOW -o FLOW --lead-time 1 --overwrite": "one of the inputs",
+    f"{FORECAST} 1 --like FLOW -o FLOW --overwrite": "one of the inputs",
+    f"{FORECAST} 1 -o HERE --overwrite": "is a folder",
+    f"{FORECAST} 1 -o OUT.txt": "-o OUT.nc",
+    f"{FORECAST} 1 -o OUT.v2": ".nc, .nc4, .zarr, .csv",
     "forecast MODEL FLOW -o OUT/deeper/out.nc --lead-time 1": "mkdir",
     f"{TRAIN} --preset defualt": "--preset default",
     f"{TRAIN} --budget soon": "--budget 20m",
@@ -248,8 +256,14 @@ TYPED = {
     f"{GENERATE} 1 --set resolution=big": "resolution",
     "generate navier-stoks --samples 1 -o OUT": "navier-stokes",
     "generate navier-stokes --samples 1 -o FLOW": "exists already",
-    "solve navier-stokes FLOW -o FLOW --lead-time 1": "exists already",
-    "evaluate FLOW FLOW -o FLOW": "exists already",
+    f"{GENERATE} 1 -o OUT.csv": "-o OUT.nc",
+    "solve navier-stokes FLOW -o FLOW --lead-time 1 --overwrite": "one of the inputs",
+    "convert FLOW -o FLOW --overwrite": "one of the inputs",
+    "convert FLOW -o OUT.zarr": "-o OUT.nc",
+    "evaluate FLOW FLOW -o FLOW --overwrite": "one of the inputs",
+    "evaluate FLOW FLOW -o OUT.csv": "-o OUT.json",
+    "animate FLOW -o FLOW --overwrite": "one of the inputs",
+    "bench horizon MODEL -o FLOW": "is a file",
     "plot FLOW -o OUT.docx": "docx",
 }
 
@@ -257,10 +271,10 @@ TYPED = {
 @pytest.mark.parametrize("line", TYPED)
 def test_what_means_nothing(files: tuple[Path, Path, Path], fails, line: str) -> None:
     model, flow, folder = files
-    places = {"MODEL": str(model), "FLOW": str(flow), "OUT": str(folder / "out")}
+    places = {"MODEL": str(model), "FLOW": str(flow), "OUT": str(folder / "out"), "HERE": str(folder)}
     before, said = flow.stat().st_mtime_ns, TYPED[line]
     for name, place in places.items():
-        line = line.replace(name, place)
+        line, said = line.replace(name, place), said.replace(name, place)
     fails(2, line.split(), said)
     assert names(folder) == [] and flow.stat().st_mtime_ns == before
 
@@ -270,11 +284,35 @@ def test_overwriting_must_be_asked_for(files: tuple[Path, Path, Path], fails) ->
     out = folder / "out.nc"
     out.write_text("precious")
     line = f"forecast {model} {flow} -o {out} --lead-time 1 --grid 4x4"
-    fails(2, line.split(), "exists already")
+    assert "type `--overwrite`" in fails(2, line.split(), "exists already")
     assert out.read_text() == "precious"
     do(f"{line} --overwrite")
     with open_dataset(out) as ds:
         assert ds.sizes["x"] == 4
+
+
+def test_an_output_is_none_of_the_inputs_by_whatever_name(files: tuple[Path, Path, Path], fails) -> None:
+    model, flow, folder = files
+    given, before = folder / "given.nc", flow.read_bytes()
+    given.write_bytes(before)
+    (folder / "soft.nc").symlink_to(given)
+    (folder / "hard.nc").hardlink_to(given)
+    for name in ("soft.nc", "hard.nc", "./given.nc"):
+        line = f"forecast {model} {given} -o {folder / name} --lead-time 1 --overwrite"
+        fails(2, line.split(), "one of the inputs")
+    assert given.read_bytes() == before
+
+
+def test_an_empty_output(files: tuple[Path, Path, Path], fails) -> None:
+    model, flow, _ = files
+    fails(2, ["forecast", model, flow, "--lead-time", "1", "-o", ""], "empty")
+    fails(2, ["train", flow, "-o", ""], "empty")
+
+
+def test_endings_in_capitals(files: tuple[Path, Path, Path]) -> None:
+    model, flow, folder = files
+    do(f"forecast {model} {flow} -o {folder / 'OUT.CSV'} --lead-time 1 --grid 4x4")
+    assert (folder / "OUT.CSV").read_text().startswith("sample,lead_time,y,x,vorticity\n")
 
 
 # --- exit code 3: the data ------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pdeforecast.bench import report, study, suites
 from pdeforecast.bench.equivariance import equivariance
 from pdeforecast.bench.methods import Method
 from pdeforecast.cli.arguments import device_of, pairs
+from pdeforecast.cli.outputs import check_folder
 from pdeforecast.errors import UsageError, nearest
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import GEOMETRIES
@@ -27,6 +28,7 @@ def bench(options: argparse.Namespace) -> None:
             f"expected a suite among {', '.join(known)}; came {options.suite!r}.",
             f"Type `pdeforecast bench {nearest(options.suite, known) or known[0]} MODEL`.",
         )
+    check_folder(options.output)
     if options.suite == "report":
         folder = Path((options.model or ["bench"])[0])
         print("\n".join(map(str, report.write(folder, options.output or folder, options.view))))

@@ -9,12 +9,13 @@ from tqdm import tqdm
 
 from pdeforecast import generation
 from pdeforecast.cli.arguments import counting, device_of, pairs, provenance_of
+from pdeforecast.cli.outputs import NETCDF, check_file, check_folder
 from pdeforecast.convert import Wishes, convert
 from pdeforecast.description import describe, is_model
 from pdeforecast.errors import DataError, ForecastError, UsageError
 from pdeforecast.inspection import inspect
 from pdeforecast.pdes import make
-from pdeforecast.trajectory import check_target, open_dataset, save_dataset
+from pdeforecast.trajectory import open_dataset, save_dataset
 
 
 def generate(options: argparse.Namespace) -> None:
@@ -22,6 +23,7 @@ def generate(options: argparse.Namespace) -> None:
     provenance, device = provenance_of(options), _solver_device(options)
     if options.recipe is None:
         _need_equation(options)
+        check_file(options.output, options.overwrite, [], NETCDF)
         pde, split = make(options.equation, pairs(options.set)), (options.split or ["train"])[0]
         with tqdm(unit="trajectory", disable=None) as bar:
             generation.write(
@@ -42,6 +44,7 @@ def generate(options: argparse.Namespace) -> None:
             "expected a recipe alone; an equation, --samples, --seed or --set came beside it.",
             f"Write them into a copy of {options.recipe}, or leave out `--recipe`.",
         )
+    check_folder(options.output)
     with tqdm(unit="trajectory", disable=None) as bar:
         made = generation.write_recipe(
             generation.load_recipe(options.recipe),
@@ -93,7 +96,7 @@ def _solver_device(options: argparse.Namespace) -> str:
 
 def solve(options: argparse.Namespace) -> None:
     """A given state's future, by the equation's own solver."""
-    check_target(options.output, options.overwrite)
+    check_file(options.output, options.overwrite, [options.state], NETCDF)
     pde = make(options.equation, pairs(options.set))
     solution = generation.solve_from(
         pde, open_dataset(options.state), options.lead_time, provenance_of(options), _solver_device(options)
@@ -103,6 +106,7 @@ def solve(options: argparse.Namespace) -> None:
 
 def convert_file(options: argparse.Namespace) -> None:
     """A file of others, as ours."""
+    check_file(options.output, options.overwrite, [options.source], NETCDF)
     named = {key: pairs(getattr(options, key), f"--{key}") for key in ("variable", "unit", "coordinate")}
     wishes = Wishes(
         options.layout, options.geometry, named["variable"], named["unit"], named["coordinate"], options.dims

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import xarray as xr
@@ -10,13 +11,13 @@ from tqdm import tqdm
 
 from pdeforecast import assimilation, checkpoint, metrics, plot
 from pdeforecast.cli.arguments import counting, device_of, provenance_of
+from pdeforecast.cli.outputs import NETCDF, check_file
 from pdeforecast.errors import UsageError
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.pdes import PDES, make
 from pdeforecast.replacing import replacing
 from pdeforecast.trajectory import (
     check_output,
-    check_target,
     grid_dims,
     open_dataset,
     read_stations,
@@ -36,6 +37,8 @@ def models(options: argparse.Namespace) -> None:
 
 def forecast(options: argparse.Namespace) -> None:
     """A forecast, written block by block."""
+    read = (options.model, options.state, options.sensors, options.like, options.at)
+    check_file(options.output, options.overwrite, read, (*NETCDF, ".zarr", ".csv"))
     check_output(options.output, options.overwrite)
     if options.state is None and options.sensors is None:
         raise UsageError(
@@ -83,7 +86,8 @@ def _places(options: argparse.Namespace, model: Forecaster) -> xr.Dataset | None
 def evaluate(options: argparse.Namespace) -> None:
     """The score of a forecast."""
     if options.output is not None:
-        check_target(options.output, options.overwrite)
+        read = (options.forecast, options.truth)
+        check_file(options.output, options.overwrite, read, (".json",))
     score = metrics.score(open_dataset(options.forecast), open_dataset(options.truth), options.train_frames)
     text = json.dumps(_with_gaps(score), indent=1)
     if options.output is None:
@@ -104,7 +108,7 @@ def _with_gaps(score: Any) -> Any:
 
 def draw(options: argparse.Namespace) -> None:
     """A picture of a forecast."""
-    check_target(options.output, options.overwrite)
+    _check_picture(options, plot.FORMATS)
     plot.check_picture(options.output)
     model, truth = _drawn_beside(options)
     grid = {} if model is None else _training_grid(model)
@@ -115,12 +119,18 @@ def draw(options: argparse.Namespace) -> None:
 
 def animate(options: argparse.Namespace) -> None:
     """A film or a page of a forecast."""
-    check_target(options.output, options.overwrite)
+    _check_picture(options, plot.ANIMATIONS)
     kind = plot.check_animation(options.output)
     model, truth = _drawn_beside(options)
     with tqdm(unit="frame", disable=True if kind == "html" else None) as bar:
         ds = open_dataset(options.forecast)
         plot.animate(ds, options.output, truth, options.sample, options.variable, model, counting(bar))
+
+
+def _check_picture(options: argparse.Namespace, kinds: Sequence[str]) -> None:
+    """Ask whether a picture may be written."""
+    read = (options.forecast, options.truth, options.model)
+    check_file(options.output, options.overwrite, read, [f".{kind}" for kind in kinds])
 
 
 def _drawn_beside(options: argparse.Namespace) -> tuple[Forecaster | None, xr.Dataset | None]:

@@ -13,6 +13,7 @@ from pdeforecast.cli.arguments import duration, lead_times, seed, seeds, sizes, 
 from pdeforecast.cli.benching import bench
 from pdeforecast.cli.data import convert_file, generate, inspect_file, solve
 from pdeforecast.cli.forecasting import animate, draw, evaluate, forecast, models
+from pdeforecast.cli.outputs import place
 from pdeforecast.cli.training import train
 from pdeforecast.convert import LAYOUTS
 from pdeforecast.errors import UsageError
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _output(made: argparse.ArgumentParser, what: str, required: bool = True) -> None:
-    made.add_argument("-o", "--output", type=Path, required=required, metavar=what)
+    made.add_argument("-o", "--output", type=place, required=required, metavar=what)
     made.add_argument("--overwrite", action="store_true", help=f"replace an existing {what}")
 
 
@@ -106,7 +107,7 @@ def _training(verb: Verb) -> None:
     made.add_argument("--init-from", metavar="MODEL", help="begin from its weights and prior: fine-tune it")
     made.add_argument("--tensorboard", action="store_true", help="write losses for TensorBoard, too")
     _settings(made)
-    made.add_argument("-o", "--output", type=Path, required=True, metavar="RUN_DIR")
+    made.add_argument("-o", "--output", type=place, required=True, metavar="RUN_DIR")
 
 
 def _forecasts(verb: Verb) -> None:
@@ -174,7 +175,7 @@ def _bench(verb: Verb) -> None:
     made.add_argument("--state", metavar="STATE.nc", help="equivariance: states (newly generated ones)")
     made.add_argument("--motions", type=int, default=4, help="equivariance: motions of the world (4)")
     made.add_argument("--lead-time", type=lead_times, default=[0.0, 1.0, 5.0, 10.0, 19.0])
-    made.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="of tables and pictures (bench)")
+    made.add_argument("-o", "--output", type=place, metavar="FOLDER", help="of tables and pictures (bench)")
 
 
 def _suites() -> str:

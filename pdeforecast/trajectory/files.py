@@ -253,7 +253,9 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> None:
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists already.", f"Choose another name, or delete it: `rm {path}`.")
+        raise UsageError(
+            f"{path} exists already.", "Choose another name, or type `--overwrite` to replace it."
+        )
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder {path.parent}.", f"Make it: `mkdir -p {path.parent}`.")
 

@@ -24,7 +24,7 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
             and there is no zarr.
     """
     check_target(path, overwrite)
-    if Path(path).suffix == ".zarr" and find_spec("zarr") is None:
+    if Path(path).suffix.lower() == ".zarr" and find_spec("zarr") is None:
         raise UsageError(
             f"expected the package zarr, to write {path}; it is not installed.",
             "Type `pip install 'pdeforecast[zarr]'`, or write NetCDF: `-o OUT.nc`.",
@@ -43,15 +43,16 @@ def write(
         UsageError: as `check_output` does.
     """
     path = Path(path)
+    kind = path.suffix.lower()
     check_output(path, overwrite)
     dims = [str(dim) for dim in ds.dims]
     split = [*(dim for dim in dims if dim not in ("sample", *TIMES)), *TIMES, "sample"]
     split = [dim for dim in split if dim in dims]
-    if path.suffix not in (".csv", ".zarr"):
+    if kind not in (".csv", ".zarr"):
         save_dataset(ds, path, overwrite, progress, split)
         return
     with replacing_by_name(path) as beside:
-        if path.suffix == ".csv":
+        if kind == ".csv":
             _table(ds, beside, progress)
         else:
             _zarr(ds, beside, progress, split)
