@@ -254,6 +254,8 @@ TYPED = {
     f"{GENERATE} 1 --jobs 0": "jobs",
     f"{GENERATE} 1 --set viscosty=3": "--set viscosity=3",
     f"{GENERATE} 1 --set resolution=big": "resolution",
+    f"{GENERATE} 1 --set resolution=20000": "33.6 GB",
+    f"{TRAIN} --preset smoke --set dynamics.hidden=1000000000000": "more memory",
     "generate navier-stoks --samples 1 -o OUT": "navier-stokes",
     "generate navier-stokes --samples 1 -o FLOW": "exists already",
     f"{GENERATE} 1 -o OUT.csv": "-o OUT.nc",

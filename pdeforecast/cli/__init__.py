@@ -56,8 +56,14 @@ def _run(words: list[str]) -> int:
             file=sys.stderr,
         )
         return 130
-    except (MemoryError, torch.OutOfMemoryError):
-        print("expected more memory.\nAsk for fewer points, lead times or samples at once.", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        print(
+            "expected more memory.\n"
+            "Ask for fewer points, lead times or samples at once, or for smaller sizes with `--set`.",
+            file=sys.stderr,
+        )
         return UsageError.exit_code
     except OSError as error:
         print(
@@ -65,3 +71,9 @@ def _run(words: list[str]) -> int:
             file=sys.stderr,
         )
         return DataError.exit_code
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether memory ran out. PyTorch raises a bare RuntimeError on the CPU; its words alone tell."""
+    words = ("allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

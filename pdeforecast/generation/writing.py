@@ -1,5 +1,6 @@
 """Streams of samples to NetCDF files: resumable, whole or not at all, a sample at a time in memory."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -15,6 +16,9 @@ from pdeforecast.generation.recipes import Recipe, Split
 from pdeforecast.generation.samples import Progress, dataset_of, generate
 from pdeforecast.pdes import PDE
 from pdeforecast.trajectory import check_target, open_dataset
+
+_LARGEST = 2**31 - 1
+"""Bytes of a record of NumPy, at most."""
 
 
 def write(
@@ -146,9 +150,20 @@ def _write(
 
 
 def _record(pde: PDE) -> np.dtype:
-    """The type of a sample: its values (T, *grid, V) and its statics."""
+    """The type of a sample: its values (T, *grid, V) and its statics.
+
+    Raises:
+        UsageError: if a sample is larger than NumPy allows a record to be.
+    """
     grid = tuple(len(axis) for axis in pde.coordinates().values())
     values = (len(pde.times()), *grid, len(pde.variables))
+    size = 4 * (math.prod(values) + len(pde.statics) * math.prod(grid))
+    if size > _LARGEST:
+        raise UsageError(
+            f"expected samples of at most {_LARGEST / 1e9:.3g} GB; one of this {pde.name} takes "
+            f"{size / 1e9:.3g} GB.",
+            "Ask for fewer points or fewer times with `--set`.",
+        )
     return np.dtype([("values", "<f4", values), *((name, "<f4", grid) for name in pde.statics)])
 
 
