@@ -311,6 +311,15 @@ def test_an_empty_output(files: tuple[Path, Path, Path], fails) -> None:
     fails(2, ["train", flow, "-o", ""], "empty")
 
 
+def test_arguments_stand_anywhere_among_options(files: tuple[Path, Path, Path], fails) -> None:
+    model, flow, folder = files
+    do(f"forecast --grid 4x4 {model} --lead-time 1 {flow} -o {folder / 'out.nc'}")
+    do(f"evaluate {flow} -o {folder / 'score.json'} {flow}")
+    do(f"generate --samples 1 navier-stokes --jobs 1 --set resolution=8 --set frames=2 -o {folder / 'a.nc'}")
+    fails(2, f"forecast {model} --lead-time 1 {flow} {flow} -o {folder / 'b.nc'}".split(), "unrecognized")
+    assert names(folder) == ["a.nc", "out.nc", "score.json"]
+
+
 def test_endings_in_capitals(files: tuple[Path, Path, Path]) -> None:
     model, flow, folder = files
     do(f"forecast {model} {flow} -o {folder / 'OUT.CSV'} --lead-time 1 --grid 4x4")

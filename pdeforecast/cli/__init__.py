@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pdeforecast import parallel
-from pdeforecast.cli.verbs import parser
+from pdeforecast.cli.verbs import understood
 from pdeforecast.errors import DataError, ForecastError, UsageError
 from pdeforecast.trust import TrustWarning
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     """Runs the verb that the words ask for; returns the exit code."""
     try:
-        options = parser().parse_args(words)
+        options = understood(words)
         options.command = " ".join(["pdeforecast", *words])
         torch.manual_seed(options.seed)
         options.verb(options)

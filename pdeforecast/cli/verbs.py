@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,16 @@ Verb = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.Argum
 """Adds a verb by its name, what it does and its help; the parser of its options."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """What `pdeforecast` understands."""
+def understood(words: Sequence[str]) -> argparse.Namespace:
+    """What the words of a command mean: the options of a verb, and the verb itself."""
+    made, verbs = _parsers()
+    own = verbs.choices.get(words[0]) if words else None
+    # Asked through the parser above it, that of a verb takes arguments only directly after one another.
+    return made.parse_args(words) if own is None else own.parse_intermixed_args(words[1:])
+
+
+def _parsers() -> tuple[_Parser, Any]:
+    """What `pdeforecast` understands, and in it the verbs."""
     made = _Parser(prog="pdeforecast", description="Forecast fields in space and time.")
     made.add_argument("--version", action="version", version=version("pdeforecast"))
     verbs = made.add_subparsers(title="verbs", required=True, metavar="VERB", parser_class=_Parser)
@@ -49,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     verb("models", models, "List the shipped models: equation, geometry, size, measured errors.")
     for add in (_data, _training, _forecasts, _pictures, _bench):
         add(verb)
-    return made
+    return made, verbs
 
 
 def _output(made: argparse.ArgumentParser, what: str, required: bool = True) -> None:
