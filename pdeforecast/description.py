@@ -8,6 +8,7 @@ from typing import Any
 
 from pdeforecast import checkpoint
 from pdeforecast.config import KernelDynamicsConfig
+from pdeforecast.errors import nearest
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.trust import CARD
 
@@ -25,8 +26,14 @@ _GROUPS = {
 
 
 def is_model(path: Path) -> bool:
-    """Whether `path` names a model (shipped, a run's folder, a file of weights), not data."""
-    if str(path) in checkpoint.shipped() or path.suffix == ".safetensors":
+    """Whether `path` names a model (shipped, a run's folder, a file of weights), not data.
+
+    A word that names nothing, but nearly a shipped model, is meant for one.
+    """
+    shipped = checkpoint.shipped()
+    if str(path) in shipped or path.suffix == ".safetensors":
+        return True
+    if not path.exists() and not path.suffix and nearest(str(path), shipped):
         return True
     return any((path / name).exists() for name in ("run.json", "model.safetensors"))
 

@@ -254,6 +254,8 @@ TYPED = {
     f"{GENERATE} 1 --jobs 0": "jobs",
     f"{GENERATE} 1 --set viscosty=3": "--set viscosity=3",
     f"{GENERATE} 1 --set resolution=big": "resolution",
+    f"{GENERATE} 1 --split tset": "--split test",
+    f"{GENERATE} 1 --split Train": "--split train",
     f"{GENERATE} 1 --set resolution=20000": "33.6 GB",
     f"{TRAIN} --preset smoke --set dynamics.hidden=1000000000000": "more memory",
     "generate navier-stoks --samples 1 -o OUT": "navier-stokes",
@@ -424,6 +426,8 @@ def test_models_that_are_refused(files: tuple[Path, Path, Path], fails, monkeypa
     refuse(path, "cannot be read")
     monkeypatch.setattr(checkpoint, "shipped", lambda: {"navier-stokes": path})
     assert refuse("navier-stoke", "navier-stokes") == "Type `navier-stokes`."
+    assert fails(4, ["inspect", "navier-stoke"], "shipped model") == "Type `navier-stokes`."
+    fails(3, ["inspect", "nothing-like-it"], "no file")
     fails(4, ["train", flow, "--resume", "-o", folder / "run"], "run.json", "--resume")
     assert names(folder) == ["mine.safetensors"]
 

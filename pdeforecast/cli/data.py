@@ -12,10 +12,12 @@ from pdeforecast.cli.arguments import counting, device_of, pairs, provenance_of
 from pdeforecast.cli.outputs import NETCDF, check_file, check_folder
 from pdeforecast.convert import Wishes, convert
 from pdeforecast.description import describe, is_model
-from pdeforecast.errors import DataError, ForecastError, UsageError
+from pdeforecast.errors import DataError, ForecastError, UsageError, nearest
 from pdeforecast.inspection import inspect
 from pdeforecast.pdes import make
 from pdeforecast.trajectory import open_dataset, save_dataset
+
+_SPLITS = ("train", "validation", "test")
 
 
 def generate(options: argparse.Namespace) -> None:
@@ -70,6 +72,18 @@ def _need_equation(options: argparse.Namespace) -> None:
     if len(options.split) > 1:
         raise UsageError(
             f"expected one split for one file; came {', '.join(options.split)}.", "Give one `--split`."
+        )
+    for name in options.split:
+        _check_split(name)
+
+
+def _check_split(name: str) -> None:
+    """That a name of a stream is no slip of the pen: any other name is a stream of its own."""
+    near = nearest(name, _SPLITS)
+    if near is not None and name not in _SPLITS and name.isalpha():
+        raise UsageError(
+            f"expected {', '.join(_SPLITS)}, or a name unlike them; came {name!r}.",
+            f"Type `--split {near}`, or for a stream of its own `--split {name}-1`.",
         )
 
 

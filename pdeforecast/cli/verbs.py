@@ -71,7 +71,10 @@ def _data(verb: Verb) -> None:
     made.add_argument("equation", nargs="?", help=", ".join(PDES))
     made.add_argument("--samples", type=int, help="how many; needed without a recipe")
     made.add_argument(
-        "--split", action="append", default=[], help="train, validation or test: streams that share nothing"
+        "--split",
+        action="append",
+        default=[],
+        help="train, validation, test or another: streams that share nothing",
     )
     made.add_argument("--recipe", type=Path, metavar="RECIPE.toml", help="instead of EQUATION; see datasets/")
     made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
