@@ -184,7 +184,7 @@ def test_training_on_data_that_name_no_geometry(
     assert checkpoint.load(folder / "run").config.geometry == "periodic_plane"
 
 
-def test_solve_gives_what_forecast_gives(files: tuple[Path, Path, Path], fails) -> None:
+def test_solve_gives_what_forecast_gives(files: tuple[Path, Path, Path], capsys) -> None:
     model, flow, folder = files
     do(f"solve navier-stokes {flow} -o {folder / 'solved.nc'} --lead-time 0,1 --set step=0.1")
     do(f"forecast {model} {flow} -o {folder / 'out.nc'} --lead-time 0,1")
@@ -192,7 +192,15 @@ def test_solve_gives_what_forecast_gives(files: tuple[Path, Path, Path], fails) 
         assert a.vorticity.dims == b.vorticity.dims and a.vorticity.shape == b.vorticity.shape
         assert a.attrs["start_time"] == b.attrs["start_time"]
         np.testing.assert_array_equal(a.sample, b.sample)
+    capsys.readouterr()
     do(f"evaluate {folder / 'out.nc'} {folder / 'solved.nc'}")
+    out, err = capsys.readouterr()
+    errors = [row["relative_l2"] for row in json.loads(out)["variables"]["vorticity"]["per_lead"]]
+    head, line = err.splitlines()
+    assert head.split() == ["variable", "relative", "L2", "at", "0", "at", "1", "mse"]
+    assert line.split()[:4] == ["vorticity", *(f"{e:.3g}" for e in (np.mean(errors), *errors))]
+    do(f"evaluate {folder / 'out.nc'} {folder / 'solved.nc'} -o {folder / 'score.json'}")
+    assert capsys.readouterr() == (err, "") and json.loads((folder / "score.json").read_text())
 
 
 def test_models_lists_what_is_shipped(monkeypatch, shared: Path, capsys) -> None:
@@ -265,6 +273,7 @@ TYPED = {
     "convert FLOW -o FLOW --overwrite": "one of the inputs",
     "convert FLOW -o OUT.zarr": "-o OUT.nc",
     "evaluate FLOW FLOW -o FLOW --overwrite": "one of the inputs",
+    "evaluate FLOW FLOW --train-frames -3": "train frames",
     "evaluate FLOW FLOW -o OUT.csv": "-o OUT.json",
     "animate FLOW -o FLOW --overwrite": "one of the inputs",
     "bench horizon MODEL -o FLOW": "is a file",

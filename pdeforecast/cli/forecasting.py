@@ -3,7 +3,9 @@
 import argparse
 import json
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import xarray as xr
@@ -84,17 +86,37 @@ def _places(options: argparse.Namespace, model: Forecaster) -> xr.Dataset | None
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """The score of a forecast."""
+    """The score of a forecast: JSON, and a few numbers of it for the eye."""
+    if options.train_frames < 0:
+        raise UsageError(
+            f"expected train frames ≥ 0; came {options.train_frames}.", "Type `--train-frames 10`."
+        )
     if options.output is not None:
         read = (options.forecast, options.truth)
         check_file(options.output, options.overwrite, read, (".json",))
     score = metrics.score(open_dataset(options.forecast), open_dataset(options.truth), options.train_frames)
     text = json.dumps(_with_gaps(score), indent=1)
+    table = "\n".join(_table(score))
     if options.output is None:
         print(text)
+        print(table, file=sys.stderr)  # standard output is JSON and nothing else
     else:
         with replacing(options.output) as beside:
             beside.write_text(text + "\n")
+        print(table)
+
+
+def _table(score: Mapping[str, Any]) -> Iterator[str]:
+    """The errors of a score, a line for each variable: means over samples, of all leads and of two."""
+    leads = [row["lead_time"] for row in next(iter(score["variables"].values()))["per_lead"]]
+    heads = ("relative L2", f"at {leads[0]:g}", f"at {leads[-1]:g}", "mse")
+    width = max(map(len, ("variable", *score["variables"])))
+    yield "  ".join(["variable".ljust(width), *(head.rjust(11) for head in heads)])
+    for name, told in score["variables"].items():
+        errors = [row["relative_l2"] for row in told["per_lead"]]
+        squares = [row["mse"] for row in told["per_lead"]]
+        numbers = (fmean(errors), errors[0], errors[-1], fmean(squares))
+        yield "  ".join([name.ljust(width), *(f"{number:11.3g}" for number in numbers)])
 
 
 def _with_gaps(score: Any) -> Any:
