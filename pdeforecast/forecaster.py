@@ -36,6 +36,7 @@ from pdeforecast.trajectory import (
     converted,
     default_axes,
     factors,
+    flat,
     grid_dims,
     is_grid,
     lead_times,
@@ -365,7 +366,10 @@ class Forecaster(nn.Module):
         axes, on_grid = target(same, self.geometry, grid, None if like is None else same)
         places = {} if grid is not None else {name: ds[name].variable for name in by}
         if not on_grid:
-            places = {name: xr.Variable("point", place.values, place.attrs) for name, place in places.items()}
+            places = {
+                name: xr.Variable("point", flat(ds, name, self.geometry), place.attrs)
+                for name, place in places.items()
+            }
         return axes, places, on_grid
 
 

@@ -456,6 +456,19 @@ def test_loose_points_stay(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.x, places[0])
 
 
+def test_a_swath_stays_and_is_understood(tmp_path: Path) -> None:
+    latitude, longitude = np.meshgrid(np.linspace(-30, 30, 4), np.linspace(100, 140, 6))
+    ds = xr.Dataset(
+        {"u": (("time", "scan", "pixel"), numbers(T, 6, 4))},
+        {"lat": (("scan", "pixel"), latitude), "lon": (("scan", "pixel"), longitude), "time": range(T)},
+    )
+    renamed = ("--coordinate", "latitude=lat", "--coordinate", "longitude=lon", "--geometry", "sphere")
+    found = mine(tmp_path, lambda path: ds.to_netcdf(path, engine="h5netcdf"), "u.nc", *renamed)
+    _, points, values = trajectory_values(found, geometry_of(found), {"u": "1"})
+    np.testing.assert_array_equal(values[0, :, :, 0], ds.u.values.reshape(T, -1))
+    np.testing.assert_allclose(points[:, 2], np.sin(np.deg2rad(latitude.ravel())), atol=1e-6)
+
+
 # --- what is told --------------------------------------------------------------------------------
 
 

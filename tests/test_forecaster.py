@@ -24,6 +24,12 @@ def loose(ds: xr.Dataset, count: int = 300, seed: int = 0) -> xr.Dataset:
     return sensors.assign(forcing=(("y", "x"), ds.forcing.values, {"units": "1"}))
 
 
+def swath(ds: xr.Dataset) -> xr.Dataset:
+    """The places as an instrument scans them: x and y both over scan and pixel."""
+    bare = ds.rename_dims(x="scan", y="pixel").drop_indexes(["x", "y"])
+    return bare.assign_coords(x=bare.x.broadcast_like(bare.y), y=bare.y.broadcast_like(bare.x))
+
+
 def same(a: xr.Dataset, b: xr.Dataset, accuracy: float = 2e-4) -> None:
     scale = float(abs(b.vorticity).max())
     np.testing.assert_allclose(a.vorticity.values, b.vorticity.values, atol=accuracy * scale)
@@ -36,6 +42,7 @@ LAYOUTS: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     "wrapped": lambda ds: ds.assign_coords(x=ds.x.where(ds.x < 0.5, ds.x - 1)),
     "loose, all of them": lambda ds: ds.stack(point=("x", "y")).reset_index("point"),
     "loose, forcing on its grid": lambda ds: loose(ds, 1024),
+    "a swath": lambda ds: swath(ds),
     "one time": lambda ds: ds.expand_dims(time=[4.0]),
     "several times": lambda ds: ds.assign(vorticity=xr.concat([ds.vorticity, 3 * ds.vorticity], "time")),
     "double": lambda ds: ds.astype(float),

@@ -98,6 +98,11 @@ LAYOUTS = {
     "wrapped": lambda ds: ds.assign_coords(x=ds.x.where(ds.x < 0.5, ds.x - 1)),
     "samples in another order": lambda ds: ds.isel(sample=[2, 0, 1]),
     "loose": lambda ds: ds.stack(point=("x", "y")).reset_index("point"),
+    "a swath": lambda ds: (
+        ds.rename_dims(x="i", y="j")
+        .drop_indexes(["x", "y"])
+        .assign_coords(x=lambda d: d.x.broadcast_like(d.y), y=lambda d: d.y.broadcast_like(d.x))
+    ),
     "rounded coordinates": lambda ds: ds.assign_coords(x=ds.x.astype("f4"), y=ds.y + 1e-9),
 }
 

@@ -29,6 +29,12 @@ def dataset(samples: int = 2, times: int = 3, ny: int = 8, nx: int = 12) -> xr.D
     return ds.assign(forcing=(("y", "x"), grid.astype(np.float32), {"units": "1"}))
 
 
+def swath(ds: xr.Dataset) -> xr.Dataset:
+    """The places as an instrument scans them: x and y both over dimensions of other names."""
+    bare = ds.rename_dims(x="i", y="j").drop_indexes(["x", "y"])
+    return bare.assign_coords(x=bare.x.broadcast_like(bare.y), y=bare.y.broadcast_like(bare.x))
+
+
 def as_function(found: trajectory.Samples) -> list[list[float]]:
     """Points, wrapped, with the values found there: sorted, so that no order remains."""
     rows = torch.cat([found.points.remainder(1.0), found.values[0].double()], dim=-1)
@@ -45,6 +51,8 @@ LAYOUTS: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     "lead time": lambda ds: ds.rename(time="lead_time"),
     "loose points": lambda ds: ds.stack(point=("x", "y")).reset_index("point"),
     "loose, another dimension": lambda ds: ds.stack(station=("y", "x")).reset_index("station"),
+    "a swath": lambda ds: swath(ds),
+    "a swath with numbered scans": lambda ds: swath(ds).assign_coords(i=range(12)),
     "float64": lambda ds: ds.astype(float),
 }
 
@@ -196,6 +204,11 @@ WRONG: dict[str, tuple[Callable[[xr.Dataset], xr.Dataset], str, str]] = {
         "finite positions",
         "dropna",
     ),
+    "NaN position of a swath": (
+        lambda ds: swath(ds).assign_coords(x=lambda d: d.x.where(d.x < 0.9)),
+        "finite positions",
+        r"stack\(point=\('j', 'i'\)\)",
+    ),
     "another geometry": (lambda ds: ds.assign_attrs(geometry="sphere"), "sphere", "periodic_plane"),
     "other dimensions": (
         lambda ds: ds.rename_dims(x="i", y="j").reset_coords(drop=True),
@@ -206,12 +219,17 @@ WRONG: dict[str, tuple[Callable[[xr.Dataset], xr.Dataset], str, str]] = {
         lambda ds: (
             ds.rename_dims(x="i", y="j")
             .drop_indexes(["x", "y"])
-            .assign_coords(x=lambda d: d.x.broadcast_like(d.y), y=lambda d: d.y.broadcast_like(d.x))
+            .assign_coords(y=lambda d: d.y.broadcast_like(d.x))
         ),
-        "came y(i, j), x(j, i)",
+        "came y(i, j), x(i)",
         r"stack\(point=\('i', 'j'\)\)",
     ),
     "one line": (lambda ds: ds.isel(x=3), "came y(y), x()", "expand_dims"),
+    "a moving swath": (
+        lambda ds: swath(ds).assign_coords({k: swath(ds)[k].expand_dims(time=3) for k in ("x", "y")}),
+        "came y(time",
+        r"isel\(time=0\)",
+    ),
     "moving sensors": (
         lambda ds: (
             ds.stack(point=("y", "x"))
@@ -245,7 +263,17 @@ def test_a_fault_is_told_with_its_cure(fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", ["repeated end", "pixels", "degrees", "misspelt variable", "other dimensions", "one line"]
+    "fault",
+    [
+        "repeated end",
+        "pixels",
+        "degrees",
+        "misspelt variable",
+        "other dimensions",
+        "curved coordinates",
+        "NaN position of a swath",
+        "one line",
+    ],
 )
 def test_the_cure_cures(fault: str) -> None:
     spoiled = WRONG[fault][0](dataset())

@@ -4,6 +4,7 @@ A field is a function of position, so a Dataset keeps its coordinates beside its
 
     grid       u(sample, time, y, x)      with x(x), y(y)
     sensors    u(sample, time, point)     with x(point), y(point)
+    a swath    u(sample, time, scan, pixel)     with x(scan, pixel), y(scan, pixel): sensors, too
 
 `sample` and `time` (`lead_time` in a forecast) may be absent; a variable without time is static.
 Dimensions may come in any order, axes in any direction and from any origin. NaN means *not
@@ -20,6 +21,7 @@ from pdeforecast.trajectory.layout import (
     TIMES,
     axes_of,
     default_axes,
+    flat,
     geometry_of,
     grid_dims,
     grid_points,
@@ -55,6 +57,7 @@ __all__ = [
     "default_axes",
     "factors",
     "faults",
+    "flat",
     "geometry_of",
     "grid_dims",
     "grid_points",

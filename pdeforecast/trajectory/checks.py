@@ -160,10 +160,12 @@ def _spelling(unit: str) -> str:
 
 
 def _check_shape(ds: xr.Dataset, geometry: Geometry) -> None:
-    """One axis per dimension, or all on one."""
+    """One axis per dimension, or all on the same ones, which have no names of ours if they are several."""
     names = grid_dims(geometry)
     dims = {name: ds[name].dims for name in names}
-    if not is_grid(ds, geometry) and (len(set(dims.values())) > 1 or len(dims[names[0]]) != 1):
+    first, *others = (set(own) for own in dims.values())
+    ours = first & {"sample", *TIMES, *names} if len(first) > 1 else None
+    if not is_grid(ds, geometry) and (not first or ours or any(own != first for own in others)):
         raise DataError(
             f"expected {signature({n: (n,) for n in names})} on a grid or "
             f"{signature(dict.fromkeys(names, ('point',)))}; came {signature(dims)}.",
@@ -174,9 +176,11 @@ def _check_shape(ds: xr.Dataset, geometry: Geometry) -> None:
 def _check_nodes(ds: xr.Dataset, name: str, geometry: Geometry) -> None:
     """Finite positions within the space, and on a grid no place twice."""
     if not np.isfinite(ds[name].values).all():
+        dims = ds[name].dims
+        point = "point" if len(dims) > 1 else dims[0]
         raise DataError(
             f"expected finite positions; {name} holds NaN or infinities.",
-            f"Drop them: `ds = ds.dropna({ds[name].dims[0]!r}, subset=[{name!r}])`.",
+            f"Drop them: `ds = {_stacked(dims)}.dropna({point!r}, subset=[{name!r}])`.",
         )
     _check_extent(ds[name], geometry)
     if is_grid(ds, geometry):
@@ -193,7 +197,12 @@ def _layout_cure(dims: Mapping[str, tuple[Hashable, ...]]) -> str:
         swaps = ", ".join(f"{own[0]}={name!r}" for name, own in dims.items() if own != (name,))
         return f"ds = ds.swap_dims({swaps})"
     stacked = tuple(dict.fromkeys(dim for own in dims.values() for dim in own))
-    return f"ds = ds.stack(point={stacked}).reset_index('point')"
+    return f"ds = {_stacked(stacked)}"
+
+
+def _stacked(dims: tuple[Hashable, ...]) -> str:
+    """What to type for a Dataset whose places have one dimension, in place of these."""
+    return f"ds.stack(point={dims}).reset_index('point')" if len(dims) > 1 else "ds"
 
 
 def _check_extent(axis: xr.DataArray, geometry: Geometry) -> None:

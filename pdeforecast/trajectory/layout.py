@@ -1,6 +1,6 @@
 """What a Dataset says of itself: its geometry, its places, its times."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,9 +49,23 @@ def is_grid(ds: xr.Dataset, geometry: Geometry) -> bool:
     return all(ds[name].dims == (name,) for name in geometry.coordinates)
 
 
+def place_dims(ds: xr.Dataset, geometry: Geometry) -> tuple[Hashable, ...]:
+    """The dimensions of the places, slow first: a grid's, or those that all coordinates of loose points lie
+    on, which are several where an instrument scans."""
+    return grid_dims(geometry) if is_grid(ds, geometry) else ds[geometry.coordinates[0]].dims
+
+
+def flat(ds: xr.Dataset, name: str, geometry: Geometry) -> NDArray[Any]:
+    """A coordinate of loose points, (M,)."""
+    return ds[name].transpose(*place_dims(ds, geometry)).values.reshape(-1)
+
+
 def axes_of(ds: xr.Dataset, geometry: Geometry) -> dict[str, Tensor]:
     """The axes of a Dataset on a grid, slow first; those of one at loose points, each (M,)."""
-    return {name: _axis(ds[name].values) for name in grid_dims(geometry)}
+    grid = is_grid(ds, geometry)
+    return {
+        name: _axis(ds[name].values if grid else flat(ds, name, geometry)) for name in grid_dims(geometry)
+    }
 
 
 def times_of(ds: xr.Dataset) -> list[float]:

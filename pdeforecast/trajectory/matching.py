@@ -19,6 +19,7 @@ from pdeforecast.trajectory.layout import (
     grid_points,
     is_grid,
     loose_points,
+    place_dims,
     seen,
     times_of,
 )
@@ -142,9 +143,10 @@ def _common_places(
 
 def _loosened(ds: xr.Dataset, geometry: Geometry) -> xr.Dataset:
     """The same field at loose points."""
-    if is_grid(ds, geometry):
-        return ds.stack(point=grid_dims(geometry)).reset_index("point")
-    return ds.rename({ds[geometry.coordinates[0]].dims[0]: "point"})
+    dims = place_dims(ds, geometry)
+    if len(dims) > 1:
+        return ds.stack(point=dims, create_index=False)
+    return ds.rename({dims[0]: "point"})
 
 
 def _pairs(geometry: Geometry, a: Tensor, b: Tensor) -> tuple[list[int], list[int]]:

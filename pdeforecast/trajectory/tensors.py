@@ -17,10 +17,10 @@ from pdeforecast.trajectory.checks import check, check_dims, check_numbers
 from pdeforecast.trajectory.layout import (
     TIMES,
     axes_of,
-    grid_dims,
     grid_points,
     is_grid,
     loose_points,
+    place_dims,
     times_of,
 )
 
@@ -117,7 +117,7 @@ def points_of(ds: xr.Dataset, geometry: Geometry) -> Tensor:
 
 def values_of(ds: xr.Dataset, geometry: Geometry, names: Sequence[str]) -> Tensor:
     """The values (S, T, M, V) of some variables: float32 if all of them are, else float64."""
-    places = grid_dims(geometry) if is_grid(ds, geometry) else ds[geometry.coordinates[0]].dims
+    places = place_dims(ds, geometry)
     single = all(ds[name].dtype.itemsize <= 4 and ds[name].dtype.kind == "f" for name in names)
     arrays = [ds[name].variable for name in names]
     orders = [("sample", _time(array), *places) for array in arrays]
