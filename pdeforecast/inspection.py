@@ -43,7 +43,7 @@ def inspect(path: Path) -> Inspection:
         raise DataError(
             f"expected data; {path} is a model.", f"Type `pdeforecast forecast {path} STATE.nc …` to use it."
         )
-    if path.is_dir() or (path.is_file() and _foreign(path)):
+    if path.is_file() and _foreign(path):
         return _inspect_foreign(path)
     with open_dataset(path) as ds:
         found = inspect_dataset(ds, str(path))

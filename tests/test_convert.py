@@ -382,9 +382,9 @@ def test_zarr_where_it_is_not_installed(
 ) -> None:
     (tmp_path / "era.zarr").mkdir()
     (tmp_path / "era.zarr" / "zarr.json").write_text("{}")
-    monkeypatch.setattr("pdeforecast.convert.netcdf.find_spec", lambda name: None)
-    assert cli.main(["convert", str(tmp_path / "era.zarr"), "-o", str(tmp_path / "out.nc")]) == 3
-    assert capsys.readouterr().err.splitlines()[1] == "Type `pip install zarr`."
+    monkeypatch.setattr("pdeforecast.trajectory.files.find_spec", lambda name: None)
+    assert cli.main(["convert", str(tmp_path / "era.zarr"), "-o", str(tmp_path / "out.nc")]) == 2
+    assert "pip install 'pdeforecast[zarr]'" in capsys.readouterr().err
 
 
 # --- coordinates ---------------------------------------------------------------------------------

@@ -168,6 +168,7 @@ def test_what_is_lazy_is_the_same(model: Forecaster, flow: xr.Dataset, tmp_path:
         xr.testing.assert_allclose(ds.load(), whole, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("error:.*[Cc]onsolidated")
 def test_zarr(model: Forecaster, flow: xr.Dataset, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("zarr")
     forecast = model.forecast(flow, [0, 1], {"y": 6, "x": 5}, lazy=True)
@@ -183,9 +184,39 @@ def test_zarr(model: Forecaster, flow: xr.Dataset, tmp_path: Path, monkeypatch) 
 
 
 def test_zarr_without_zarr(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("pdeforecast.trajectory.output.find_spec", lambda name: None)
+    monkeypatch.setattr(files_module, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pdeforecast\[zarr\]"):
         check_output(tmp_path / "out.zarr")
+    (tmp_path / "in.zarr").mkdir()
+    with pytest.raises(DataError, match="another folder"):
+        open_dataset(tmp_path / "in.zarr")
+    (tmp_path / "in.zarr" / "zarr.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"pdeforecast\[zarr\]"):
+        open_dataset(tmp_path / "in.zarr")
+
+
+@pytest.mark.filterwarnings("error:.*[Cc]onsolidated")
+def test_zarr_is_read_like_a_file(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("zarr")
+    flow, first, second = shared / "flow.nc", tmp_path / "a.zarr", tmp_path / "b.nc"
+    forecast = f"forecast {shared / 'tiny'} {flow}"
+    assert cli.main(f"{forecast} --lead-time 0,1 -o {first}".split()) == 0
+    for line in (
+        f"{forecast} --lead-time 0,1 --like {first} -o {second}",
+        f"evaluate {first} {second}",
+        f"plot {first} --truth {second} -o {tmp_path / 'p.png'}",
+        f"inspect {first}",
+        f"convert {first} -o {tmp_path / 'c.nc'}",
+    ):
+        assert cli.main(line.split()) == 0, capsys.readouterr().err
+    with open_dataset(first) as a, open_dataset(second) as b:
+        xr.testing.assert_allclose(a.load(), b.load(), atol=1e-5)
+    capsys.readouterr()
+    assert cli.main(f"{forecast} --lead-time 0,1 -o {first}".split()) == 2
+    assert f"`rm -r {first}`" in capsys.readouterr().err
+    (first / "zarr.json").write_text("{")
+    assert cli.main(["inspect", str(first)]) == 3
+    assert "damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", ["csv", "nc"])

@@ -8,6 +8,7 @@ import h5py
 from pdeforecast.convert import arrays, netcdf, pdebench, the_well
 from pdeforecast.convert.source import Source
 from pdeforecast.errors import DataError
+from pdeforecast.trajectory.files import is_zarr
 
 LAYOUTS = ("auto", "pdebench", "the-well", "fno", "netcdf")
 
@@ -50,7 +51,7 @@ def detect(path: Path) -> str:
         DataError: if it has none of them.
     """
     if path.is_dir():
-        if (path / "zarr.json").exists() or (path / ".zgroup").exists():
+        if is_zarr(path):
             return "netcdf"
         raise DataError(
             f"expected a file, or a Zarr store; {path} is another folder.", f"Name a file in it: {path}/…."

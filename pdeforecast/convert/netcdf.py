@@ -1,12 +1,10 @@
 """NetCDF and Zarr, of any author: coordinates and dimensions are known by their CF attributes or names."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import xarray as xr
 
 from pdeforecast.convert.source import Source
-from pdeforecast.errors import DataError
 from pdeforecast.trajectory import open_dataset
 
 _SPELLINGS = {
@@ -35,12 +33,9 @@ _UNITS = {"latitude": "degrees_north", "longitude": "degrees_east"}
 
 def read(path: Path) -> Source:
     """Raises:
-    DataError: if the file cannot be read, or needs zarr where there is none.
+    DataError, UsageError: as `open_dataset` does.
     """
-    if path.is_dir():
-        ds, layout = _zarr(path), "zarr"
-    else:
-        ds, layout = open_dataset(path), "netcdf"
+    ds, layout = open_dataset(path), "zarr" if path.is_dir() else "netcdf"
     renamed = _renamed(ds)
     notes = [f"{old} is called {new}." for old, new in renamed.items()]
     ds = ds.rename(renamed).squeeze(
@@ -48,22 +43,6 @@ def read(path: Path) -> Source:
         drop=True,
     )
     return Source(layout, ds, {}, notes)
-
-
-def _zarr(path: Path) -> xr.Dataset:
-    if find_spec("zarr") is None:
-        raise DataError(
-            f"expected NetCDF; {path} is a Zarr store, and reading it needs zarr.", "Type `pip install zarr`."
-        )
-    try:
-        return xr.open_dataset(
-            path, engine="zarr", chunks=None, decode_times=False, decode_timedelta=False, cache=False
-        )
-    except Exception as error:  # the engine raises its own by the kind of damage
-        raise DataError(
-            f"expected a Zarr store; {path} cannot be read ({' '.join(str(error).split())[:100]}).",
-            "Copy it again, or write NetCDF: `ds.to_netcdf(…)`.",
-        ) from error
 
 
 def _renamed(ds: xr.Dataset) -> dict[str, str]:

@@ -1,9 +1,14 @@
-"""Datasets as NetCDF4 files, whole or not at all: read lazily, and written in blocks where they are large."""
+"""Datasets as NetCDF4 files, whole or not at all: read lazily, and written in blocks where they are large.
+
+Zarr stores are read as well; `pdeforecast.trajectory.output` writes them.
+"""
 
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,13 +32,29 @@ _CHUNK = 2**18
 
 
 def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
-    """The Dataset of a NetCDF4 file, read lazily: values come from the file whenever they are asked for.
+    """The Dataset of a NetCDF4 file or a Zarr store, read lazily: values come from it whenever they are
+    asked for.
 
     Raises:
         DataError: if there is no such file, or it is cut short, damaged, or something else; of damaged
             numbers, when they are read.
+        UsageError: if it is a Zarr store, and there is no zarr.
     """
     path = Path(path)
+    ds = _open_zarr(path) if path.is_dir() else _open_netcdf(path)
+    _check_said(ds, path)
+    guarded = {name: _guarded(array.variable, path) for name, array in ds.items()}
+    loose = {
+        name: _guarded(array.variable, path)
+        for name, array in ds.coords.items()
+        if not isinstance(array.variable, xr.IndexVariable)
+    }
+    told = ds.assign(guarded).assign_coords(loose)
+    told.set_close(ds.close)
+    return told
+
+
+def _open_netcdf(path: Path) -> xr.Dataset:
     if not path.is_file():
         names = [file.name for file in path.parent.glob("*.nc")] if path.parent.is_dir() else []
         near = nearest(path.name, names)
@@ -46,19 +67,39 @@ def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
     if not is_intact(path):
         raise _unreadable(path, ValueError("its sha256 is another"))
     try:
-        ds = xr.open_dataset(path, engine=ENGINE, decode_times=False, decode_timedelta=False, cache=False)
+        return xr.open_dataset(path, engine=ENGINE, decode_times=False, decode_timedelta=False, cache=False)
     except Exception as error:  # the engine raises OSError, KeyError, ValueError … by the kind of damage
         raise _unreadable(path, error) from error
-    _check_said(ds, path)
-    guarded = {name: _guarded(array.variable, path) for name, array in ds.items()}
-    loose = {
-        name: _guarded(array.variable, path)
-        for name, array in ds.coords.items()
-        if not isinstance(array.variable, xr.IndexVariable)
-    }
-    told = ds.assign(guarded).assign_coords(loose)
-    told.set_close(ds.close)
-    return told
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a Zarr store."""
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup"))
+
+
+def _open_zarr(path: Path) -> xr.Dataset:
+    if not is_zarr(path):
+        raise DataError(
+            f"expected a NetCDF file or a Zarr store; {path} is another folder.",
+            f"Name a file in it: {path}/….",
+        )
+    need_zarr(path)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # that metadata are not consolidated, or are
+            return xr.open_dataset(
+                path, engine="zarr", decode_times=False, decode_timedelta=False, cache=False
+            )
+    except Exception as error:  # the engine raises its own by the kind of damage
+        raise _unreadable(path, error) from error
+
+
+def need_zarr(path: Path) -> None:
+    """Raises a `UsageError` if there is no zarr, to read or to write `path`."""
+    if find_spec("zarr") is None:
+        raise UsageError(
+            f"expected the package zarr, for {path}; it is not installed.",
+            "Type `pip install 'pdeforecast[zarr]'`, or use NetCDF.",
+        )
 
 
 def _check_said(ds: xr.Dataset, path: Path) -> None:
@@ -261,6 +302,11 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
+    if path.is_dir():
+        return DataError(
+            f"expected a whole Zarr store; {path} is cut short or damaged ({_one_line(error)}).",
+            "Copy or write it again.",
+        )
     head = path.read_bytes()[:4] if path.stat().st_size < 2**20 else path.open("rb").read(4)
     if head[:3] == b"CDF":
         return DataError(

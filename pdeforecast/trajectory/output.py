@@ -2,17 +2,16 @@
 
 import csv
 import os
-from importlib.util import find_spec
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from pdeforecast.errors import UsageError
 from pdeforecast.replacing import replacing_by_name
 from pdeforecast.trajectory.blocks import BLOCK, blocks
-from pdeforecast.trajectory.files import Written, check_target, each_block, save_dataset
+from pdeforecast.trajectory.files import Written, check_target, each_block, need_zarr, save_dataset
 from pdeforecast.trajectory.layout import TIMES
 
 
@@ -24,11 +23,8 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
             and there is no zarr.
     """
     check_target(path, overwrite)
-    if Path(path).suffix.lower() == ".zarr" and find_spec("zarr") is None:
-        raise UsageError(
-            f"expected the package zarr, to write {path}; it is not installed.",
-            "Type `pip install 'pdeforecast[zarr]'`, or write NetCDF: `-o OUT.nc`.",
-        )
+    if Path(path).suffix.lower() == ".zarr":
+        need_zarr(Path(path))
 
 
 def write(
@@ -120,4 +116,6 @@ def _zarr(ds: xr.Dataset, path: Path, progress: Written | None, split: list[str]
         made.attrs.update(array.attrs)
     for name, where, values in each_block(ds, progress, split):
         fields[name][where] = values
-    zarr.consolidate_metadata(group.store)
+    # Without them a reader is warned that opening is slow, with them the writer that Zarr 3 has none yet.
+    with warnings.catch_warnings(action="ignore"):
+        zarr.consolidate_metadata(group.store)
