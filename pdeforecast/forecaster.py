@@ -44,6 +44,8 @@ from pdeforecast.trajectory import (
     samples,
     start_time,
     target,
+    time_factor,
+    time_unit,
     times_of,
     to_dataset,
     unit_of,
@@ -246,13 +248,13 @@ class Forecaster(nn.Module):
         """The forecast from `state` at every lead time, as a Dataset.
 
         It keeps the units of `state`, its samples' labels, and its time, if it has one, as the
-        attribute `start_time`. Kilometres, radians and the like are converted, and given back.
+        attribute `start_time`. Kilometres, radians, minutes and the like are converted, and given back.
 
         Args:
             state: a full grid, a grid with NaN gaps, or loose sensors; of several times, the first.
                 Static fields lie at the same points, or, beside loose sensors, on the default grid.
-            lead_time: any real numbers ≥ 0, in the unit of the training data; 0 is the
-                reconstruction.
+            lead_time: any real numbers ≥ 0, in the time unit that `state` says, else in that of the
+                training data; 0 is the reconstruction.
             grid: the size of each axis of the forecast's grid; by default the points are those of
                 `like`, or else those of `state`.
             like: a Dataset whose points are taken.
@@ -266,28 +268,30 @@ class Forecaster(nn.Module):
             UsageError: if lead times or grid mean nothing, or the model cannot assimilate.
             DivergedError: if the forecast leaves the finite numbers; if `lazy`, when it is read.
         """
-        times = lead_times(lead_time)
-        given = _in_order(state) if assimilate else _first(state)
+        times, given = lead_times(lead_time), _in_order(state) if assimilate else _first(state)
+        own = self.config.time_unit
+        unit = time_unit(given, own)
+        by_time = time_factor(given, own)
         state = self._in_units(given)
         seen = samples(state, self.geometry, self.config.variables) if not assimilate else None
-        series = observations(state, self.geometry, self.config.variables) if assimilate else []
+        series = observations(state, self.geometry, self.config.variables, own) if assimilate else []
         start = series[0][1] if seen is None else seen
         around = self._statics(state if statics is None else self._in_units(statics), len(start.values))
         axes, places, on_grid = self._targets(given, grid, like)
         latents, fit = self.examined(start.points, start.values, start.variance, start.measure)
-        said = doubts(self.card, times, self.config.time_unit, fit)
+        said = doubts(self.card, times, unit, fit, by_time)
         if len(series) > 1:
             latents = self._assimilated(series, around)
         order = sorted(set(times))
-        path = self.rollout(latents, around, order)
+        path = self.rollout(latents, around, [by_time * time for time in order])
         for at in path:
-            self._check_finite(at.contexts, times)
+            self._check_finite(at.contexts, times, by_time)
         by = factors(given, self.config.variables)
         scale = self.mean.new_tensor([by.get(name, 1.0) for name in self.config.variables])
 
         def decode(points: Tensor, states: Sequence[Latents]) -> Tensor:
             values = self.decode(points, states)
-            self._check_finite(values, times)
+            self._check_finite(values, times, by_time)
             return values / scale
 
         states = [path[order.index(t)] for t in times]
@@ -298,8 +302,8 @@ class Forecaster(nn.Module):
             {name: unit_of(given, name, unit) for name, unit in self.config.variables.items()},
             axes,
             times,
-            time_unit=self.config.time_unit,
-            attrs={"model": self.identity, **start_time(given), **said.attrs()},
+            time_unit=unit,
+            attrs={"model": self.identity, **start_time(given, unit), **said.attrs()},
         )
         said.warn()
         fields = {
@@ -310,9 +314,11 @@ class Forecaster(nn.Module):
         forecast = forecast.assign(fields).assign_coords({**places, **labels})
         return forecast if lazy else forecast.load()
 
-    def _check_finite(self, values: Tensor, times: Sequence[float]) -> None:
+    def _check_finite(self, values: Tensor, times: Sequence[float], by: float) -> None:
+        """That a forecast is finite; `by` is what lead times are multiplied with for the model."""
         if not values.isfinite().all():
-            trained = self.card.get("horizon", "an unknown time")
+            horizon = self.card.get("horizon")
+            trained = "an unknown time" if horizon is None else f"{horizon / by:g}"
             raise DivergedError(
                 f"the forecast left the finite numbers before lead time {max(times):g}.",
                 f"Ask for shorter lead times; the model's training data reach to {trained}.",

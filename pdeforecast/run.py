@@ -51,7 +51,15 @@ from pdeforecast.kernel_dynamics import KernelDynamics, waves_on
 from pdeforecast.presets import Preset
 from pdeforecast.replacing import replacing
 from pdeforecast.training import PHASES, Progress, Report, TrainingConfig, Trajectories, train
-from pdeforecast.trajectory import axes_of, is_grid, measure, stream, times_of, trajectory_values
+from pdeforecast.trajectory import (
+    axes_of,
+    is_grid,
+    measure,
+    stream,
+    times_of,
+    trajectory_values,
+    unit_of_times,
+)
 from pdeforecast.trust import CARD, TrustWarning
 
 _FORMAT = "pdeforecast-run/1"
@@ -101,7 +109,6 @@ def begin(
     if init_from is not None:
         return _continued(init_from, geometry, {**variables, **statics}, preset.training, settings)
     chosen = override(Settings(preset.field, preset.dynamics, preset.training), settings)
-    time_name = "time" if "time" in ds.dims else "lead_time"
     times = times_of(ds)
     dynamics, grid = chosen.dynamics, None
     if isinstance(dynamics, KernelDynamicsConfig):
@@ -113,7 +120,7 @@ def begin(
         geometry=geometry.name,
         variables=variables,
         statics=statics,
-        time_unit=str(ds[time_name].attrs.get("units", "1")) if time_name in ds.variables else "1",
+        time_unit=unit_of_times(ds, "1"),
         field=chosen.field,
         dynamics=dynamics,
     )

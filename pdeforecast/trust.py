@@ -113,21 +113,28 @@ class Doubts:
             warnings.warn(text, TrustWarning, stacklevel=4)
 
 
-def doubts(card: Mapping[str, Any], times: Sequence[float], unit: str, fit: tuple[Tensor, Tensor]) -> Doubts:
+def doubts(
+    card: Mapping[str, Any],
+    times: Sequence[float],
+    unit: str,
+    fit: tuple[Tensor, Tensor],
+    by: float = 1.0,
+) -> Doubts:
     """What there is to say of a forecast to `times` from states of a misfit and a number of observations.
 
     Args:
         card: of the model: `horizon`, `measured_horizon` and `familiarity`, as far as they are known.
         fit: what `misfit` returns.
+        by: what times in `unit` are multiplied with, for the unit of the model.
     """
-    late, notes = _beyond(card, max(times), "" if unit == "1" else f" {unit}")
+    late, notes = _beyond(card, max(times), "" if unit == "1" else f" {unit}", by)
     return Doubts([*late, *_unlike(card, *fit)], notes)
 
 
-def _beyond(card: Mapping[str, Any], last: float, unit: str) -> tuple[list[str], list[str]]:
+def _beyond(card: Mapping[str, Any], last: float, unit: str, by: float) -> tuple[list[str], list[str]]:
     """A warning beyond what was measured; a note beyond what was trained."""
-    trained = float(card.get("horizon", math.inf))
-    measured = max(trained, float(card.get("measured_horizon", 0.0)))
+    trained = float(card.get("horizon", math.inf)) / by
+    measured = max(trained, float(card.get("measured_horizon", 0.0)) / by)
     if last > measured * (1 + 1e-6):
         known = "trained and measured" if measured > trained else "trained"
         cause = (

@@ -1,6 +1,7 @@
 """Latents fitted through the dynamics: what was observed later tells of what was before."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -186,6 +187,18 @@ def test_a_forecast_from_several_times(model: Forecaster, flow: xr.Dataset) -> N
     assert float(abs(fitted.vorticity - plain.vorticity).max()) > 1e-3
     alone = model.forecast(state.isel(time=[0]), [0, 1], grid, assimilate=True)
     np.testing.assert_array_equal(alone.vorticity, first.vorticity)
+
+
+def test_times_of_observations_are_converted(model: Forecaster, flow: xr.Dataset) -> None:
+    state = gaps(flow.isel(time=[1, 2], sample=[0]), 0.2)
+    model.config = replace(model.config, time_unit="h")
+    hours, minutes = (
+        state.assign_coords(time=("time", by * state.time.values, {"units": unit}))
+        for by, unit in ((1, "hour"), (60, "minutes"))
+    )
+    a = model.forecast(hours, [0, 1], {"y": 8, "x": 8}, assimilate=True)
+    b = model.forecast(minutes, [0, 60], {"y": 8, "x": 8}, assimilate=True)
+    np.testing.assert_allclose(a.vorticity, b.vorticity, atol=1e-5)
 
 
 def test_a_model_that_cannot(

@@ -1,6 +1,7 @@
 """A forecast is a function of what was observed and where, and of nothing else."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pdeforecast import Forecaster, forecaster
 from pdeforecast.errors import DataError, DivergedError, UsageError
 from pdeforecast.latents import Latents
 from pdeforecast.trajectory import default_axes, grid_points, match
+from pdeforecast.trust import TrustWarning
 
 TIMES = [0, 0.5, 1]
 GRID = {"y": 6, "x": 5}
@@ -192,3 +194,44 @@ def test_default_axes_are_the_contract(model: Forecaster, flow: xr.Dataset) -> N
     forecast = model.forecast(flow, [0], {"y": 4, "x": 8})
     np.testing.assert_array_equal(forecast.x, default_axes(model.geometry, {"y": 4, "x": 8})["x"])
     assert forecast.x.values[-1] == 7 / 8 and forecast.sizes["y"] == 4
+
+
+def in_minutes(model: Forecaster) -> Forecaster:
+    """The model, as if the times that it learned from had been minutes."""
+    model.config = replace(model.config, time_unit="min")
+    model.card["horizon"] = 3.0
+    return model
+
+
+@pytest.mark.parametrize("unit", ["hours", "hours since 2000-01-01"])
+def test_lead_times_are_in_the_time_unit_of_the_state(model: Forecaster, flow: xr.Dataset, unit: str) -> None:
+    model, state = in_minutes(model), flow.isel(time=2)
+    said = state.assign_coords(time=((), 2 / 60, {"units": unit}))
+    state.time.attrs.clear()
+    plain, other = model.forecast(state, [0, 0.5, 3], GRID), model.forecast(said, [0, 0.5 / 60, 0.05], GRID)
+    np.testing.assert_allclose(other.vorticity, plain.vorticity, atol=1e-5)
+    assert (plain.lead_time.units, other.lead_time.units) == ("min", "hours")
+    assert (plain.start_time, other.start_time) == (2, 2 / 60)
+    assert other.lead_time.values.tolist() == [0, 0.5 / 60, 0.05] and "warnings" not in other.attrs
+    with pytest.warns(TrustWarning, match="up to 0.05 hours, .*; came 0.5 hours"):
+        model.forecast(said, [0.5], GRID)
+    found = match(other, plain)
+    assert found.lead_times == tuple(other.lead_time.values) and len(found.frames) == 3
+
+
+def test_times_that_xarray_has_decoded(model: Forecaster, flow: xr.Dataset) -> None:
+    """Lead times stay in the unit of the model, since the state no longer says its own."""
+    hours = flow.isel(time=[0, 1]).assign_coords(time=("time", [1.0, 1.01], {"units": "hours"}))
+    decoded = hours.assign_coords(time=(hours.time.values * 3600e9).astype("timedelta64[ns]"))
+    model = in_minutes(model)
+    a = model.forecast(decoded, [0, 0.6], GRID, assimilate=True)
+    b = model.forecast(hours, [0, 0.01], GRID, assimilate=True)
+    np.testing.assert_allclose(a.vorticity, b.vorticity, atol=1e-4)
+    assert (a.lead_time.units, a.start_time, b.start_time) == ("min", pytest.approx(60), 1)
+
+
+@pytest.mark.parametrize("unit", ["1", "K", "months"])
+def test_times_that_cannot_be_converted(model: Forecaster, flow: xr.Dataset, unit: str) -> None:
+    state = flow.assign_coords(time=flow.time.assign_attrs(units=unit))
+    with pytest.raises(DataError, match=r"time in the unit 'min'.*\n.*\['time'\].attrs\['units'\] = 'min'"):
+        in_minutes(model).forecast(state, [0], GRID)

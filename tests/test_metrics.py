@@ -145,7 +145,22 @@ def test_a_forecast_from_a_later_frame_says_so() -> None:
     np.testing.assert_allclose(found.vorticity, whole.vorticity[:, 2:])
 
 
+def test_times_in_another_unit_are_converted() -> None:
+    forecast, truth = pair()
+    whole = metrics.relative_l2(forecast, truth)
+    forecast = forecast.assign_coords(lead_time=("lead_time", forecast.lead_time.values, {"units": "min"}))
+    hours = truth.assign_coords(time=("time", truth.time.values / 60, {"units": "hours since 2000-01-01"}))
+    found = metrics.relative_l2(forecast, hours)
+    xr.testing.assert_allclose(found, whole)
+    found = metrics.relative_l2(forecast, hours.assign_coords(time=("time", truth.time.values)))
+    xr.testing.assert_allclose(found, whole)
+
+
 NOTHING = {
+    "unit of times": (
+        lambda ds: ds.assign_coords(lead_time=ds.lead_time.assign_attrs(units="min")),
+        "expected time in the unit 'min'",
+    ),
     "variable": (lambda ds: ds.rename(vorticity="height"), "variable in common"),
     "place": (lambda ds: ds.assign_coords(x=ds.x + 0.01), "places in common"),
     "time": (lambda ds: ds.assign_coords(lead_time=ds.lead_time + 0.5), "times in common"),

@@ -162,7 +162,9 @@ def test_units_are_converted_and_given_back(made: dict[str, xr.Dataset]) -> None
         height=(ds.height.dims, ds.height.values / 1e3, {"units": "km"}),
         vorticity=(ds.height.dims, ds.vorticity.values * 86400, {"units": "1/day"}),
     ).assign_coords(latitude=("latitude", np.deg2rad(ds.latitude.values), {"units": "radians"}))
-    out = generation.solve_from(pde, other, [0.5])
+    other = other.assign_coords(time=((), 60.0, {"units": "minutes"}))
+    out = generation.solve_from(pde, other, [30])
+    assert (out.lead_time.attrs["units"], out.lead_time.item(), out.start_time) == ("minutes", 30, 60)
     assert (out.height.attrs["units"], out.vorticity.attrs["units"]) == ("km", "1/day")
     np.testing.assert_array_equal(out.latitude, other.latitude)
     close(1e3 * out.height, plain.height)

@@ -303,6 +303,35 @@ def test_a_unit_may_be_spelt_in_several_ways(spelling: str) -> None:
     trajectory.check(ds.assign(vorticity=ds.vorticity.assign_attrs(units=spelling)), PLANE, UNITS)
 
 
+FACTORS = {
+    ("kilometres", "m"): 1e3,
+    ("Kilometers", "metres"): 1e3,
+    ("feet", "m"): 0.3048,
+    ("m", "km"): 1e-3,
+    ("hours", "min"): 60,
+    ("min", "hours since 2000-01-01"): 1 / 60,
+    ("days", "s"): 86400,
+    ("hr-1", "s-1"): 1 / 3600,
+    ("/h", "1/s"): 1 / 3600,
+    ("hour**-1", "per second"): 1 / 3600,
+    ("per day", "h^-1"): 1 / 24,
+    ("Hz", "s-1"): 1,
+    ("%", "1"): 0.01,
+    ("rad", "degrees_north"): 180 / np.pi,
+    ("m s-1", "m  S-1"): 1,
+    ("min", "m"): None,
+    ("degrees_north", "degrees_east"): None,
+    ("1", "s"): None,
+    ("degC", "K"): None,
+}
+
+
+@pytest.mark.parametrize("units", FACTORS, ids=" to ".join)
+def test_units_that_differ_by_a_factor(units: tuple[str, str]) -> None:
+    expected = FACTORS[units]
+    assert trajectory.factor(*units) == (None if expected is None else pytest.approx(expected))
+
+
 def test_geometry_is_named_or_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     ds = dataset()
     assert trajectory.geometry_of(ds) is GEOMETRIES["periodic_plane"]

@@ -222,7 +222,7 @@ def answer(layout: Layout, asked: Request, values: Tensor, name: str) -> xr.Data
     values = values.movedim(2, -1)
     if asked.on_grid:
         values = values.unflatten(2, [len(axis) for axis in asked.target.values()])
-    state, attrs = asked.state, {"model": name, **start_time(asked.state)}
+    state, attrs = asked.state, {"model": name, **start_time(asked.state, layout.time_unit)}
     units = {name: state[name].attrs.get("units", unit) for name, unit in layout.variables.items()}
     forecast = to_dataset(
         values, layout.space, units, asked.target, asked.times, time_unit=layout.time_unit, attrs=attrs

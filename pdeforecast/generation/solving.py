@@ -20,7 +20,10 @@ from pdeforecast.trajectory import (
     factors,
     grid_dims,
     is_grid,
-    times_of,
+    start_time,
+    time_factor,
+    time_unit,
+    times_in,
     to_dataset,
     trajectory_values,
     unit_of,
@@ -43,7 +46,8 @@ def solve_from(
         ds: states on a full grid whose nodes the equation's solver takes in, with the static fields.
             Dimensions may be in any order, axes in any direction and from any origin. Kilometres, radians
             and the like are converted, and given back.
-        lead_times: after the state, ≥ 0, in any order.
+        lead_times: after the state, ≥ 0, in any order; in the time unit that `ds` says, else in that of the
+            equation.
         device: of the solver.
 
     Returns:
@@ -62,6 +66,9 @@ def solve_from(
         )
     needed = {name: pde.units[name] for name in (*pde.variables, *pde.statics)}
     given = ds.isel({name: 0 for name in ("time", "lead_time") if name in ds.dims})
+    own = pde.units.get("time", "1")
+    unit = time_unit(given, own)
+    by_time = time_factor(given, own)
     units = {**geometry.units, **needed}
     by = factors(given, units)
     start = converted(given, by, units)
@@ -72,7 +79,8 @@ def solve_from(
     shape = [len(axis) for axis in axes.values()]
     fields = trajectory_values(start, geometry, present)[2][:, 0].double()
     state = {name: fields[..., i].reshape(-1, *shape).to(device, copy=True) for i, name in enumerate(present)}
-    ordered = sorted(set(map(float, lead_times)))
+    asked = [by_time * float(time) for time in lead_times]
+    ordered = sorted(set(asked))
     try:
         with one_thread():
             solved = dict(zip(ordered, frames(pde, state, ordered, axes), strict=True))
@@ -81,17 +89,16 @@ def solve_from(
         if error.args[0] in set(needed) - set(present):
             check(start, geometry, needed, pde.statics)
         raise
-    values = torch.stack([solved[float(time)].cpu() for time in lead_times], dim=1)
+    values = torch.stack([solved[time].cpu() for time in asked], dim=1)
     scale = torch.tensor([by.get(name, 1.0) for name in pde.variables], dtype=values.dtype)
     absent = ", ".join(name for name in pde.variables if name not in present)
     provenance = {
         **provenance_of(pde),
         **({"absent_variables": absent} if absent else {}),
-        **_start_time(given),
+        **_start_time(given, unit),
         **(attrs or {}),
     }
     shown = {name: unit_of(given, name, pde.units[name]) for name in pde.variables}
-    unit = pde.units.get("time", "1")
     out = to_dataset(
         (values / scale).float(), geometry, shown, axes, lead_times, "lead_time", unit, provenance
     )
@@ -125,10 +132,8 @@ def _full_grid(ds: xr.Dataset, geometry: Geometry, names: Sequence[str]) -> xr.D
     return ds.sortby(list(dims))
 
 
-def _start_time(ds: xr.Dataset) -> dict[str, float]:
-    """The time of the state; of a state in a forecast, the forecast's start and its lead time."""
-    if "time" in ds.coords and ds["time"].ndim == 0:
-        return {"start_time": times_of(xr.Dataset(coords={"time": ds["time"].values[None]}))[0]}
-    if "lead_time" in ds.coords and ds["lead_time"].ndim == 0 and "start_time" in ds.attrs:
-        return {"start_time": float(ds.attrs["start_time"]) + float(ds["lead_time"])}
-    return {}
+def _start_time(ds: xr.Dataset, unit: str) -> dict[str, float]:
+    """The time of the state in `unit`; of a state in a forecast, the forecast's start and its lead time."""
+    if "time" not in ds.coords and "lead_time" in ds.coords and "start_time" in ds.attrs:
+        return {"start_time": float(ds.attrs["start_time"]) + times_in(ds.expand_dims("lead_time"), unit)[0]}
+    return start_time(ds, unit)

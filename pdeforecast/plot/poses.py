@@ -14,7 +14,15 @@ from pdeforecast.errors import DataError
 from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.plot.scene import Array
 from pdeforecast.plot.views import View
-from pdeforecast.trajectory import SAME_TIME, geometry_of, samples, times_of
+from pdeforecast.trajectory import (
+    SAME_TIME,
+    geometry_of,
+    samples,
+    time_factor,
+    time_unit,
+    times_in,
+    unit_of_times,
+)
 
 _ARROW = 0.4
 """The length of an arrow, in spacings of the lattice."""
@@ -64,7 +72,9 @@ def poses_of(
     moving = model.config.moving
     if moving or getattr(model.config.field, "fit_poses", False):
         times = sorted({*np.linspace(0, max(leads), _TRAIL).tolist(), *leads} if moving else {*leads})
-        path = _rolled(model, _state(model, ds, truth, sample), times)
+        own = model.config.time_unit
+        by = time_factor(ds, own)
+        path = _rolled(model, _state(model, ds, truth, sample), [by * time for time in times])
     else:
         times, path = sorted(set(leads)), [model.lattice()] * len(set(leads))
     poses = torch.stack(path).double()
@@ -83,8 +93,9 @@ def _state(model: Forecaster, ds: xr.Dataset, truth: xr.Dataset | None, sample: 
     known = ds if truth is None else truth
     time = next((name for name in ("time", "lead_time") if name in known.dims), None)
     if time is not None:
-        start = float(ds.attrs.get("start_time", times_of(known)[0])) if time == "time" else 0.0
-        gaps = np.abs(np.array(times_of(known)) - start)
+        there = times_in(known, time_unit(ds, unit_of_times(known, "1")))
+        start = float(ds.attrs.get("start_time", there[0])) if time == "time" else 0.0
+        gaps = np.abs(np.array(there) - start)
         if gaps.min() > SAME_TIME * max(1.0, abs(start)):
             raise DataError(
                 f"expected the state at {time} {start:g}, from which poses set out; it is not there.",

@@ -168,7 +168,7 @@ def _compared(ds: xr.Dataset, truth: xr.Dataset) -> list[Scene]:
     order = np.argsort(pair.lead_times)
     leads, clock = (
         np.array(pair.lead_times)[order],
-        _clock(ds if "lead_time" in ds.coords else truth, "lead_time"),
+        _clock(ds if {"time", "lead_time"} & set(ds.coords) else truth, "lead_time"),
     )
     places = _numpy(_common_places(ds, truth, pair.geometry))
     start = _start(ds, truth, pair.truth)
@@ -202,8 +202,9 @@ def _start(ds: xr.Dataset, truth: xr.Dataset, common: Tensor) -> Tensor:
     if "lead_time" not in ds.dims:
         return common[:, :1]
     first = ds.isel(lead_time=[0])
+    now = ("lead_time", [0.0], first["lead_time"].attrs)
     try:
-        return match(first.assign_coords(lead_time=first["lead_time"] * 0), truth).truth
+        return match(first.assign_coords(lead_time=now), truth).truth
     except DataError:
         return common[:, :1]
 

@@ -41,7 +41,16 @@ from pdeforecast.trajectory.tensors import (
     to_dataset,
     trajectory_values,
 )
-from pdeforecast.trajectory.units import converted, factors, unit_of
+from pdeforecast.trajectory.units import (
+    converted,
+    factor,
+    factors,
+    time_factor,
+    time_unit,
+    times_in,
+    unit_of,
+    unit_of_times,
+)
 
 __all__ = [
     "SAME_TIME",
@@ -55,6 +64,7 @@ __all__ = [
     "check_target",
     "converted",
     "default_axes",
+    "factor",
     "factors",
     "faults",
     "flat",
@@ -75,9 +85,13 @@ __all__ = [
     "state_hash",
     "stream",
     "target",
+    "time_factor",
+    "time_unit",
+    "times_in",
     "times_of",
     "to_dataset",
     "trajectory_values",
     "unit_of",
+    "unit_of_times",
     "write",
 ]

@@ -10,7 +10,8 @@ from torch import Tensor
 from pdeforecast.errors import UsageError
 from pdeforecast.geometry import Geometry
 from pdeforecast.trajectory.checks import check
-from pdeforecast.trajectory.layout import axes_of, default_axes, is_grid, times_of
+from pdeforecast.trajectory.layout import axes_of, default_axes, is_grid
+from pdeforecast.trajectory.units import times_in
 
 
 def lead_times(asked: Sequence[float]) -> list[float]:
@@ -48,9 +49,10 @@ def target(
     return dict(axes_of(chosen, geometry)), is_grid(chosen, geometry)
 
 
-def start_time(state: xr.Dataset) -> dict[str, float]:
-    """The time of a state, as the attribute that `match` reads; none if it has no time."""
+def start_time(state: xr.Dataset, unit: str) -> dict[str, float]:
+    """The time of a state in `unit`, as the attribute that `match` reads; none if it has no time."""
     time = state.coords.get("time")
     if time is None or time.dims not in ((), ("time",)) or time.dtype.kind not in "fium":
         return {}
-    return {"start_time": times_of(xr.Dataset(coords={"time": np.atleast_1d(time.values)}))[0]}
+    alone = xr.Dataset(coords={"time": ("time", np.atleast_1d(time.values), time.attrs)})
+    return {"start_time": times_in(alone, unit)[0]}

@@ -30,14 +30,7 @@ from pdeforecast.trajectory.layout import (
     signature,
     times_of,
 )
-
-_SPELLINGS = {
-    "": "1", "-": "1", "none": "1", "dimensionless": "1", "m^0": "1",
-    "1/s": "s-1", "s^-1": "s-1", "s**-1": "s-1", "s⁻¹": "s-1", "per second": "s-1",
-    "meter": "m", "meters": "m", "metre": "m", "metres": "m",
-    "degree": "degrees", "deg": "degrees", "°": "degrees",
-    "degree_north": "degrees_north", "degree_east": "degrees_east",
-}  # fmt: skip
+from pdeforecast.trajectory.units import factor
 
 
 def check(
@@ -146,17 +139,12 @@ def check_numbers(array: xr.DataArray) -> None:
 
 def _check_unit(array: xr.DataArray, expected: str) -> None:
     unit = array.attrs.get("units")
-    if unit is None or _spelling(str(unit)) == _spelling(expected):
+    if unit is None or factor(str(unit), expected) == 1:
         return
     raise DataError(
         f"expected {array.name} in the unit {expected!r}; it says {unit!r}.",
         f"Convert the values, then type `ds[{array.name!r}].attrs['units'] = {expected!r}`.",
     )
-
-
-def _spelling(unit: str) -> str:
-    unit = unit.strip().lower()
-    return _SPELLINGS.get(unit, unit.replace(" ", ""))
 
 
 def _check_shape(ds: xr.Dataset, geometry: Geometry) -> None:

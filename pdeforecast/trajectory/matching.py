@@ -21,9 +21,9 @@ from pdeforecast.trajectory.layout import (
     loose_points,
     place_dims,
     seen,
-    times_of,
 )
 from pdeforecast.trajectory.tensors import trajectory_values
+from pdeforecast.trajectory.units import times_in, unit_of_times
 
 SAME_TIME = 1e-6
 """Two lead times are one when they differ by less, relative to their size beyond 1."""
@@ -38,7 +38,7 @@ class Matched:
         truth: the same.
         weights: the measure of each point, (M,).
         variables: the V names.
-        lead_times: the T lead times.
+        lead_times: the T lead times, in the forecast's unit.
         frames: for each of them, the index of its frame in the truth.
         samples: the labels of the samples.
         geometry: of both.
@@ -58,11 +58,12 @@ def match(forecast: xr.Dataset, truth: xr.Dataset) -> Matched:
     """Forecast and truth at the places, times and samples that both have.
 
     A `time` becomes a lead time by taking away the time of the state: the forecast's attribute
-    `start_time` if it has one, else the truth's first time.
+    `start_time` if it has one, else the truth's first time. The truth's times are converted to the unit of
+    the forecast's.
 
     Raises:
-        DataError: if they have no variable, place, time or sample in common, if their units differ,
-            or if the forecast is NaN where the truth is known.
+        DataError: if they have no variable, place, time or sample in common, if their units differ
+            (those of times by more than a factor), or if the forecast is NaN where the truth is known.
     """
     geometry = geometry_of(truth)
     units = _common_variables(forecast, truth)
@@ -182,7 +183,8 @@ def _common_times(forecast: xr.Dataset, truth: xr.Dataset) -> tuple[tuple[float,
 
 
 def _lead_times(ds: xr.Dataset, forecast: xr.Dataset) -> NDArray[np.float64]:
-    times = np.array(times_of(ds))
+    """The lead times of `ds` in the unit of the forecast's."""
+    times = np.array(times_in(ds, unit_of_times(forecast, unit_of_times(ds, "1"))))
     if "time" not in ds.dims:
         return times
     return times - float(forecast.attrs.get("start_time", times[0]))

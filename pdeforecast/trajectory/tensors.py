@@ -23,6 +23,7 @@ from pdeforecast.trajectory.layout import (
     place_dims,
     times_of,
 )
+from pdeforecast.trajectory.units import times_in
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,15 @@ def samples(
 
 
 def observations(
-    ds: xr.Dataset, geometry: Geometry, variables: Mapping[str, str]
+    ds: xr.Dataset, geometry: Geometry, variables: Mapping[str, str], time_unit: str
 ) -> list[tuple[float, Samples]]:
-    """All times of `ds` in their order, each with what was observed then, which may be nothing.
+    """All times of `ds`, in `time_unit` and in their order, each with what was observed then.
 
     Raises:
-        DataError: as `check` does.
+        DataError: as `check` and `times_in` do.
     """
     check(ds, geometry, variables)
-    times = times_of(ds)
+    times = times_in(ds, time_unit)
     found = []
     for i in sorted(range(len(times)), key=times.__getitem__):
         frame = ds.isel({name: i for name in TIMES if name in ds.dims}, drop=True)
