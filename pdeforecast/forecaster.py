@@ -20,7 +20,7 @@ from pdeforecast.config import (
 from pdeforecast.decoding import Decoded
 from pdeforecast.dynamics import LatentDynamics, Modal
 from pdeforecast.encoder import MetaSGD
-from pdeforecast.errors import DataError, DivergedError, UsageError
+from pdeforecast.errors import DataError, DivergedError, UsageError, nearest
 from pdeforecast.field import EquivariantField
 from pdeforecast.geometry import GEOMETRIES, Geometry
 from pdeforecast.kernel_dynamics import KernelDynamics
@@ -353,6 +353,9 @@ class Forecaster(nn.Module):
         """The static fields around `count` states."""
         if not self.config.statics:
             return self.surroundings(torch.empty(0), torch.empty(0))
+        for name in self.config.statics:
+            if name not in state.variables:
+                raise _without(name, state.drop_vars(self.config.variables, errors="ignore"))
         found = static_samples(state, self.geometry, self.config.statics)
         if len(found.values) not in (1, count):
             raise DataError(
@@ -404,6 +407,16 @@ def static_samples(ds: xr.Dataset, geometry: Geometry, statics: Mapping[str, str
         ds = ds[own].drop_vars(dims, errors="ignore")
         ds = ds.assign_coords(default_axes(geometry, {name: ds.sizes[name] for name in dims}))
     return samples(ds, geometry, statics)
+
+
+def _without(name: str, ds: xr.Dataset) -> DataError:
+    """That the static field `name` is not in `ds`; perhaps one of its variables is meant."""
+    others = list(map(str, ds.data_vars))
+    cause = f"expected {name}, a static field, beside the state; there is {', '.join(others) or 'none'}."
+    if near := nearest(name, others):
+        return DataError(cause, f"Rename it: `ds = ds.rename({near}={name!r})`.")
+    where = "as a variable of STATE.nc, which `--sensors` may stand beside, or as a column of the table"
+    return DataError(cause, f"Give {name} {where}.")
 
 
 def _first(ds: xr.Dataset) -> xr.Dataset:

@@ -374,6 +374,19 @@ def test_states_that_are_refused(files: tuple[Path, Path, Path], flow: xr.Datase
     assert names(folder) == ["state.nc"]
 
 
+def test_a_missing_static_field(files: tuple[Path, Path, Path], flow: xr.Dataset, fails) -> None:
+    model, _, folder = files
+    (folder / "s.csv").write_text("x,y,vorticity\n0.1,0.2,1\n0.4,0.2,2\n")
+    bare = saved(flow.drop_vars("forcing"), folder / "bare.nc")
+    for given in (["--sensors", folder / "s.csv"], [bare], [bare, "--sensors", folder / "s.csv"]):
+        words = ["forecast", model, *given, "--lead-time", 0, "-o", folder / "out.nc"]
+        cure = fails(3, words, "expected forcing, a static field")
+        assert "STATE.nc" in cure and "column" in cure and "ename" not in cure
+    misspelt = saved(flow.rename(forcing="forcng"), folder / "misspelt.nc")
+    cure = fails(3, ["forecast", model, misspelt, "--lead-time", 0, "-o", folder / "out.nc"])
+    assert "rename(forcng='forcing')" in cure
+
+
 @pytest.mark.parametrize("share", [None, 0.0, 0.001, 0.3, 0.99, "text", "folder"])
 def test_files_that_cannot_be_read(files: tuple[Path, Path, Path], fails, share: float | str | None) -> None:
     model, flow, folder = files
