@@ -149,7 +149,7 @@ def assimilate(
 
     Args:
         carry: the dynamics.
-        frames: in the order of their times; the first is at time 0.
+        frames: in the order of their times; the first is at time 0, and saw something of every state.
         linear: the dynamics in w, where they are nothing else.
     """
     prior = Prior(encoder)
@@ -164,7 +164,7 @@ def assimilate(
     for i in range(len(start)):
         told = partial(_told, progress, i, total)
         told(0)
-        seen = [_seen(frame, i, noise) for frame in frames]
+        seen = [part for frame in frames if len((part := _seen(frame, i, noise)).points)]
         if linear is not None:
             fitted.append(_exact(prior, seen, linear))
         else:
@@ -187,9 +187,8 @@ def cost(
     later = carry(begun, sample, [part.time for part in seen[1:]])
     total = 0.5 * w.square().sum()
     for part, state in zip(seen, [begun, *later], strict=True):
-        if len(part.points):
-            field = prior.encoder.field(part.points, state.map(torch.Tensor.double))[0]
-            total = total + 0.5 * (part.precision * (part.values - field)).square().sum()
+        field = prior.encoder.field(part.points, state.map(torch.Tensor.double))[0]
+        total = total + 0.5 * (part.precision * (part.values - field)).square().sum()
     return total
 
 

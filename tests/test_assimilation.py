@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from pdeforecast import Forecaster
 from pdeforecast.assimilation import Frame, Prior, _seen, assimilate, cost
-from pdeforecast.errors import UsageError
+from pdeforecast.errors import DataError, UsageError
 from pdeforecast.geometry import PeriodicPlane
 from pdeforecast.latents import Latents
 from pdeforecast.linear_dynamics import LinearDynamics
@@ -199,6 +199,27 @@ def test_times_of_observations_are_converted(model: Forecaster, flow: xr.Dataset
     a = model.forecast(hours, [0, 1], {"y": 8, "x": 8}, assimilate=True)
     b = model.forecast(minutes, [0, 60], {"y": 8, "x": 8}, assimilate=True)
     np.testing.assert_allclose(a.vorticity, b.vorticity, atol=1e-5)
+
+
+def test_times_at_which_nothing_was_observed(model: Forecaster, flow: xr.Dataset) -> None:
+    """They are left out, if only of one sample, too; the first is that of the state."""
+    grid = {"y": 8, "x": 8}
+    state = gaps(flow.isel(time=[0, 1, 2], sample=[0, 2]), 0.2)
+    blind = state.assign(vorticity=state.vorticity.where(state.time != 1))
+    a, b = (model.forecast(ds, [0], grid, assimilate=True) for ds in (blind, state.isel(time=[0, 2])))
+    np.testing.assert_array_equal(a.vorticity, b.vorticity)
+    partly = state.assign(vorticity=state.vorticity.where((state.time != 1) | (state.sample == 0)))
+    c, d = (model.forecast(ds, [0], grid, assimilate=True) for ds in (partly, state))
+    np.testing.assert_allclose(c.vorticity[0], d.vorticity[0], atol=1e-6)
+    np.testing.assert_allclose(c.vorticity[1], b.vorticity[1], atol=1e-6)
+    for late in (state.time != 0, (state.time != 0) | (state.sample == 0)):
+        spoilt = state.assign(vorticity=state.vorticity.where(late))
+        with pytest.raises(DataError, match=r"first time, .*; there are none at 0.\n.*dropna") as caught:
+            model.forecast(spoilt, [0], grid, assimilate=True)
+        scope = {"ds": spoilt}
+        exec(str(caught.value).split("`")[1], scope)
+        assert scope["ds"].time.values.tolist() == [1, 2]
+        model.forecast(scope["ds"], [0], grid, assimilate=True)
 
 
 def test_a_model_that_cannot(

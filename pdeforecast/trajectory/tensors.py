@@ -64,10 +64,10 @@ def samples(
 def observations(
     ds: xr.Dataset, geometry: Geometry, variables: Mapping[str, str], time_unit: str
 ) -> list[tuple[float, Samples]]:
-    """All times of `ds`, in `time_unit` and in their order, each with what was observed then.
+    """The times of `ds` at which something was observed, in `time_unit` and in their order, each with that.
 
     Raises:
-        DataError: as `check` and `times_in` do.
+        DataError: as `check` and `times_in` do, or if nothing was observed of a sample at the first time.
     """
     check(ds, geometry, variables)
     times = times_in(ds, time_unit)
@@ -75,7 +75,24 @@ def observations(
     for i in sorted(range(len(times)), key=times.__getitem__):
         frame = ds.isel({name: i for name in TIMES if name in ds.dims}, drop=True)
         found.append((times[i], _seen(frame, geometry, list(variables))))
-    return found
+    _check_begun(ds, list(variables), found[0][1], f"{min(times):g} {time_unit}")
+    return [(time, seen) for time, seen in found if not bool(seen.values.isnan().all())]
+
+
+def _check_begun(ds: xr.Dataset, names: list[str], first: Samples, time: str) -> None:
+    """That every sample is observed at the first time, which is that of the state."""
+    blind = torch.nonzero(first.values.isnan().flatten(1).all(1)).flatten().tolist()
+    if not blind:
+        return
+    name = next(name for name in TIMES if name in ds.dims)
+    alone = f"ds.isel(sample=[{blind[0]}])" if len(first.values) > 1 else "ds"
+    where = f" of sample {blind[0]}" if len(first.values) > 1 else ""
+    raise DataError(
+        f"expected observations{where} at the first time, from which lead times count; there are none at "
+        f"{time.removesuffix(' 1')}.",
+        f"Begin where there are some: `ds = {alone}.dropna({name!r}, how='all', subset={names})`; in a "
+        "table, delete the rows without a value.",
+    )
 
 
 def _seen(frame: xr.Dataset, geometry: Geometry, names: Sequence[str]) -> Samples:
