@@ -106,6 +106,7 @@ FAULTS = {
     "x,y,time,vorticity\n0,0,,1\n": "finite number as time",
     "x,y,vorticity,vorticity_error,vorticity_variance\n0,0,1,1,1\n": "has both",
     "x,y,vorticity,vortictiy_error\n0,0,1,1\n": "vorticity_error",
+    "x,y,vorticity,vorticity_error\n0,0,1,-0.1\n": "vorticity_error ≥ 0",
     "x,y,vorticity,vorticity_error [km]\n0,0,1,1\n": "in the unit of vorticity",
 }
 

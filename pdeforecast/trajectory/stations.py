@@ -61,6 +61,11 @@ def read_stations(
         ds[name].attrs["units"] = names[name][1]
     for name in errors:
         if name.endswith("_error"):
+            if bool((ds[name] < 0).any()):
+                raise DataError(
+                    f"expected {name} ≥ 0 in every row; {path} has {float(ds[name].min()):g}.",
+                    "Write standard deviations: 0 where a value is exact.",
+                )
             ds = ds.assign({f"{name.removesuffix('_error')}_variance": ds[name] ** 2}).drop_vars(name)
     return ds.assign_attrs(geometry=geometry.domain)
 
