@@ -279,7 +279,8 @@ class Forecaster(nn.Module):
         around = self._statics(state if statics is None else self._in_units(statics), len(start.values))
         axes, places, on_grid = self._targets(given, grid, like)
         latents, fit = self.examined(start.points, start.values, start.variance, start.measure)
-        said = doubts(self.card, times, unit, fit, by_time)
+        observed = (series[-1][0] - series[0][0]) / by_time if series else 0.0
+        said = doubts(self.card, times, unit, fit, by_time, observed)
         if len(series) > 1:
             latents = self._assimilated(series, around)
         order = sorted(set(times))

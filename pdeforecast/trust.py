@@ -119,6 +119,7 @@ def doubts(
     unit: str,
     fit: tuple[Tensor, Tensor],
     by: float = 1.0,
+    observed: float = 0.0,
 ) -> Doubts:
     """What there is to say of a forecast to `times` from states of a misfit and a number of observations.
 
@@ -126,24 +127,31 @@ def doubts(
         card: of the model: `horizon`, `measured_horizon` and `familiarity`, as far as they are known.
         fit: what `misfit` returns.
         by: what times in `unit` are multiplied with, for the unit of the model.
+        observed: when the state was last observed, after its first time.
     """
-    late, notes = _beyond(card, max(times), "" if unit == "1" else f" {unit}", by)
-    return Doubts([*late, *_unlike(card, *fit)], notes)
+    shown = "" if unit == "1" else f" {unit}"
+    late, notes = _beyond(card, max(times), shown, by)
+    fitted, _ = _beyond(card, observed, shown, by, "observations")
+    return Doubts([*late, *fitted, *_unlike(card, *fit)], notes)
 
 
-def _beyond(card: Mapping[str, Any], last: float, unit: str, by: float) -> tuple[list[str], list[str]]:
+def _beyond(
+    card: Mapping[str, Any], last: float, unit: str, by: float, what: str = "lead times"
+) -> tuple[list[str], list[str]]:
     """A warning beyond what was measured; a note beyond what was trained."""
     trained = float(card.get("horizon", math.inf)) / by
     measured = max(trained, float(card.get("measured_horizon", 0.0)) / by)
     if last > measured * (1 + 1e-6):
         known = "trained and measured" if measured > trained else "trained"
         cause = (
-            f"expected lead times up to {measured:g}{unit}, to which the model was {known}; "
+            f"expected {what} up to {measured:g}{unit}, to which the model was {known}; "
             f"came {last:g}{unit}, {last - measured:.4g} beyond."
         )
-        return [
-            f"{cause}\nStop at {measured:g}, or hold what comes later against a solver or observations."
-        ], []
+        cure = {
+            "lead times": f"Stop at {measured:g}, or hold what comes later against a solver or observations.",
+            "observations": f"Leave out what was observed more than {measured:g} after the first time.",
+        }
+        return [f"{cause}\n{cure[what]}"], []
     if last > trained * (1 + 1e-6):
         text = f"trained to lead time {trained:g}{unit}; measured, beyond that, up to {measured:g}{unit}."
         return [], [text]

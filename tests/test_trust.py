@@ -70,6 +70,21 @@ def test_lead_times(card: dict[str, float], last: float, warned: str | None, not
     assert ("warnings" in said.attrs(), "notes" in said.attrs()) == (warned is not None, noted is not None)
 
 
+def test_observations_beyond_what_was_trained(model: Forecaster, flow: xr.Dataset) -> None:
+    """In the unit of the state; a warning of its own, beside that of lead times."""
+    said = doubts({"horizon": 120.0}, [0.0, 1.0], "hours", FIT, by=60.0, observed=5.0)
+    assert "observations up to 2 hours" in said.warnings[0] and "came 5 hours" in said.warnings[0]
+    assert len(said.warnings) == 1 and len(said.warnings[0].split("\n")) == 2
+    model.card.pop(CARD)
+    for last, warned in ((3.0, False), (3.5, True)):
+        state = flow.isel(time=[0, 1], sample=[0]).assign_coords(time=[2.0, 2.0 + last])
+        state = state.assign(vorticity=0 * state.vorticity)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TrustWarning)
+            forecast = model.forecast(state, [0], {"y": 4, "x": 4}, assimilate=True)
+        assert ("observations up to 3" in forecast.attrs.get("warnings", "")) == warned
+
+
 def fields(flow: xr.Dataset, shift: int) -> xr.Dataset:
     """Many familiar states, by moving those that are known."""
     return xr.concat([flow[["vorticity"]].roll(x=i, y=2 * i) for i in range(shift)], "sample")
