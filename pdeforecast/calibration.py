@@ -81,9 +81,8 @@ def usual(model: Forecaster, data: Trajectories, source: str) -> Familiarity:
             counts.append(count[count > 0].double())
         found = torch.cat(scores).double().cpu()
         begins = torch.cat(early)
-        groups = found[begins], found[~begins]
-        if min(map(len, groups)) < 1 / _TAIL:
-            groups = (found,)
+        apart = [found[begins], found[~begins]]
+        groups = apart if min(map(len, apart)) >= 1 / _TAIL else [found]
         if len(found) > 1:
             limits[round(float(torch.cat(counts).mean()))] = max(map(_limit, groups))
     return Familiarity([*limits], [*limits.values()], FALSE_ALARMS, len(states), source)

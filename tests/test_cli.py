@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -414,6 +416,15 @@ def test_a_full_disk_leaves_nothing(files: tuple[Path, Path, Path], fails, monke
     monkeypatch.setattr(os, "fsync", full)
     line = f"forecast {model} {flow} -o {folder / 'out.nc'} --lead-time 1 --grid 4x4"
     fails(3, line.split(), "No space left")
+    assert names(folder) == []
+
+
+def test_more_than_the_disk_holds(files: tuple[Path, Path, Path], fails, monkeypatch) -> None:
+    model, flow, folder = files
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 10**9))
+    for ending in ("nc", "csv"):
+        line = f"forecast {model} {flow} -o {folder / 'out'}.{ending} --lead-time 0,1 --grid 50000x50000"
+        fails(2, line.split(), "room for 60 GB", "has 5 GB left", "fewer points")
     assert names(folder) == []
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pdeforecast.errors import UsageError
 from pdeforecast.replacing import replacing_by_name
 from pdeforecast.trajectory.blocks import BLOCK, blocks
 from pdeforecast.trajectory.files import Written, check_target, each_block, need_zarr, save_dataset
@@ -36,11 +38,12 @@ def write(
     asked for together. The file stands in its place when it is whole.
 
     Raises:
-        UsageError: as `check_output` does.
+        UsageError: as `check_output` does, or if the disk has too little room.
     """
     path = Path(path)
     kind = path.suffix.lower()
     check_output(path, overwrite)
+    _check_room(ds, path)
     dims = [str(dim) for dim in ds.dims]
     split = [*(dim for dim in dims if dim not in ("sample", *TIMES)), *TIMES, "sample"]
     split = [dim for dim in split if dim in dims]
@@ -52,6 +55,17 @@ def write(
             _table(ds, beside, progress)
         else:
             _zarr(ds, beside, progress, split)
+
+
+def _check_room(ds: xr.Dataset, path: Path) -> None:
+    """That the disk takes what will be written, before an hour is spent on filling it."""
+    size = sum(array.nbytes for array in ds.data_vars.values())
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise UsageError(
+            f"expected room for {size / 1e9:.3g} GB in {path.parent}; its disk has {free / 1e9:.3g} GB left.",
+            "Ask for fewer points or lead times, or give a path on another disk with `-o`.",
+        )
 
 
 def _table(ds: xr.Dataset, path: Path, progress: Written | None) -> None:
