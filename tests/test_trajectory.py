@@ -297,6 +297,16 @@ def test_negative_variance_is_refused() -> None:
         trajectory.samples(ds.assign(vorticity_variance=-abs(ds.vorticity)), PLANE, UNITS)
 
 
+def test_standard_deviations_are_refused_with_their_cure() -> None:
+    ds = dataset()
+    scope = {"ds": ds.assign(vorticity_error=0.1 + 0 * ds.vorticity)}
+    with pytest.raises(DataError, match="has vorticity_error") as caught:
+        trajectory.samples(scope["ds"], PLANE, UNITS)
+    exec(str(caught.value).split("`")[1], scope)
+    seen = trajectory.samples(scope["ds"], PLANE, UNITS)
+    assert seen.variance is not None and float(seen.variance[..., 0].min()) == pytest.approx(0.01)
+
+
 @pytest.mark.parametrize("spelling", ["1", "", "dimensionless", " 1 "])
 def test_a_unit_may_be_spelt_in_several_ways(spelling: str) -> None:
     ds = dataset()

@@ -155,6 +155,13 @@ def _time(array: xr.Variable) -> str:
 
 
 def _variance(ds: xr.Dataset, geometry: Geometry, names: Sequence[str], values: Tensor) -> Tensor | None:
+    for name in names:
+        if f"{name}_error" in ds.variables:
+            raise DataError(
+                f"expected errors as {name}_variance; this Dataset has {name}_error.",
+                f"Square it: `ds = ds.assign({name}_variance=ds['{name}_error'] ** 2)"
+                f".drop_vars('{name}_error')`; a table may have either.",
+            )
     known = [name for name in names if f"{name}_variance" in ds.variables]
     if not known:
         return None
