@@ -196,6 +196,13 @@ def test_default_axes_are_the_contract(model: Forecaster, flow: xr.Dataset) -> N
     assert forecast.x.values[-1] == 7 / 8 and forecast.sizes["y"] == 4
 
 
+def test_a_static_field_is_encoded_from_what_is_known(model: Forecaster, flow: xr.Dataset) -> None:
+    state = flow.isel(time=0)
+    known = np.random.default_rng(0).random(state.forcing.shape) < 0.5
+    gaps = state.assign(forcing=state.forcing.where(known))
+    same(model.forecast(gaps, TIMES, GRID), model.forecast(state, TIMES, GRID), 1e-3)
+
+
 def in_minutes(model: Forecaster) -> Forecaster:
     """The model, as if the times that it learned from had been minutes."""
     model.config = replace(model.config, time_unit="min")
