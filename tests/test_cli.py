@@ -277,7 +277,7 @@ TYPED = {
     "evaluate FLOW FLOW -o FLOW --overwrite": "one of the inputs",
     "evaluate FLOW FLOW --train-frames -3": "train frames",
     "evaluate FLOW FLOW -o OUT.csv": "-o OUT.json",
-    "animate FLOW -o FLOW --overwrite": "one of the inputs",
+    "animate FLOW -o FLOW --overwrite": "an animation",
     "bench horizon MODEL -o FLOW": "is a file",
     "plot FLOW -o OUT.docx": "docx",
 }

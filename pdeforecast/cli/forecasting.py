@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
@@ -130,8 +130,7 @@ def _with_gaps(score: Any) -> Any:
 
 def draw(options: argparse.Namespace) -> None:
     """A picture of a forecast."""
-    _check_picture(options, plot.FORMATS)
-    plot.check_picture(options.output)
+    _check_picture(options, plot.check_picture(options.output))
     model, truth = _drawn_beside(options)
     grid = {} if model is None else _training_grid(model)
     ds = open_dataset(options.forecast)
@@ -141,18 +140,18 @@ def draw(options: argparse.Namespace) -> None:
 
 def animate(options: argparse.Namespace) -> None:
     """A film or a page of a forecast."""
-    _check_picture(options, plot.ANIMATIONS)
     kind = plot.check_animation(options.output)
+    _check_picture(options, kind)
     model, truth = _drawn_beside(options)
     with tqdm(unit="frame", disable=True if kind == "html" else None) as bar:
         ds = open_dataset(options.forecast)
         plot.animate(ds, options.output, truth, options.sample, options.variable, model, counting(bar))
 
 
-def _check_picture(options: argparse.Namespace, kinds: Sequence[str]) -> None:
-    """Ask whether a picture may be written."""
+def _check_picture(options: argparse.Namespace, kind: str) -> None:
+    """Ask whether a picture of a kind may be written."""
     read = (options.forecast, options.truth, options.model)
-    check_file(options.output, options.overwrite, read, [f".{kind}" for kind in kinds])
+    check_file(options.output, options.overwrite, read, [f".{kind}"])
 
 
 def _drawn_beside(options: argparse.Namespace) -> tuple[Forecaster | None, xr.Dataset | None]:
