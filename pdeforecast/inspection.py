@@ -15,11 +15,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pdeforecast.convert import Wishes, detect, open_source, understand
-from pdeforecast.convert.fit import periodic
 from pdeforecast.errors import DataError, ForecastError
 from pdeforecast.geometry import Geometry
 from pdeforecast.trajectory import faults, geometry_of, is_grid, open_dataset, times_of
 from pdeforecast.trajectory.blocks import blocks
+from pdeforecast.trajectory.layout import periodic
 
 _PROVENANCE = ("title", "equation", "parameters", "seed", "split", "source", "model", "command", "versions")
 _MODELS = (".safetensors", ".ckpt")

@@ -74,14 +74,14 @@ a,0.1,10,6,3,0.5,0.01,1e-5
 b,0.2,-10,6,3,,0.01,2e-5
 a,0.1,10,0,3,0.25,0.02,nan
 
-a,0.1,10,0,3,0.75,,3e-5
+a,0.1,10,0,3,0.75,0,3e-5
 """
     ds = read_stations(table(tmp_path / "s.csv", text), ROTATING, ["height", "vorticity"])
     assert ds.sizes == {"sample": 1, "time": 2, "point": 3} and ds.time.values.tolist() == [0, 6]
     assert ds.sample.values.tolist() == [3] and ds.time.attrs["units"] == "h"
     assert ds.latitude.values.tolist() == [10, -10, 10]
     np.testing.assert_array_equal(ds.height[0], [[0.25, np.nan, 0.75], [0.5, np.nan, np.nan]])
-    np.testing.assert_allclose(ds.height_variance[0], [[4e-4, np.nan, np.nan], [1e-4, 1e-4, np.nan]])
+    np.testing.assert_allclose(ds.height_variance[0], [[4e-4, np.nan, 0], [1e-4, 1e-4, np.nan]])
     units = {**ROTATING.units, "height": "m", "vorticity": "s-1"}
     by = factors(ds, units)
     assert by == {"height": 1e3, "longitude": 180 / np.pi}
@@ -105,6 +105,9 @@ FAULTS = {
     "x,y,vorticity\n0,0\n": "3 cells",
     "x,y,time,vorticity\n0,0,,1\n": "finite number as time",
     "x,y,vorticity,vorticity_error,vorticity_variance\n0,0,1,1,1\n": "has both",
+    "x,y,vorticity\n0,0,inf\n": "finite number as vorticity; line 2 .*\n.*leave the cell empty",
+    "x,y,vorticity,vorticity_error\n0,0,1,\n": "vorticity_error ≥ 0 .* line 2 .* has none",
+    "x,y,vorticity,vorticity_variance\n0,0,1,0\n0,0,1,-1\n": "vorticity_variance ≥ 0 .* line 3 .* has -1",
     "x,y,vorticity,vortictiy_error\n0,0,1,1\n": "vorticity_error",
     "x,y,vorticity,vorticity_error\n0,0,1,-0.1\n": "vorticity_error ≥ 0",
     "x,y,vorticity,vorticity_error [km]\n0,0,1,1\n": "in the unit of vorticity",
@@ -116,6 +119,18 @@ def test_tables_that_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError, match=FAULTS[text]) as caught:
         read_stations(table(tmp_path / "s.csv", text), PLANE, ["vorticity"])
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_places_beyond_the_space(tmp_path: Path) -> None:
+    """Rows are named; where there is a period, any turn of it will do."""
+    text = "x,y,vorticity\n0,0,1\n0.5,2,1\n7,0,1\n"
+    with pytest.raises(DataError, match=r"line 4 .* has 7\.\n.* rows with x outside \[-3, 3\]"):
+        read_stations(table(tmp_path / "s.csv", text), GEOMETRIES["plane"], ["vorticity"])
+    for head, cell in (("latitude", "120"), ("latitude [rad]", "2.1")):
+        text = f"{head},longitude\n0,0\n{cell},0\n"
+        with pytest.raises(DataError, match=r"line 3 .* has 120.*\n.* latitude outside \[-90, 90\]"):
+            read_stations(table(tmp_path / "s.csv", text), ROTATING, [])
+    assert read_stations(table(tmp_path / "s.csv", "latitude,longitude\n0,-500\n"), ROTATING, []).sizes
 
 
 def test_files_that_are_no_tables(tmp_path: Path) -> None:

@@ -285,6 +285,18 @@ def test_the_cure_cures(fault: str) -> None:
     trajectory.check(scope["ds"], PLANE, UNITS)
 
 
+@pytest.mark.parametrize("change", [lambda ds: ds, swath], ids=["grid", "swath"])
+def test_places_beyond_walls_are_cut_by_the_cure(change: Callable[[xr.Dataset], xr.Dataset]) -> None:
+    plane = GEOMETRIES["plane"]
+    ds = dataset().assign_coords(x=np.arange(12) - 4.0, y=np.arange(8) / 4).drop_attrs(deep=False)
+    with pytest.raises(DataError, match="x from -3 to 3") as caught:
+        trajectory.check(change(ds), plane, UNITS)
+    scope = {"ds": change(ds)}
+    exec(str(caught.value).split("`")[1], scope)
+    trajectory.check(scope["ds"], plane, UNITS)
+    assert float(scope["ds"].x.min()) == -3 and float(scope["ds"].x.max()) == 3
+
+
 def test_sensors_in_pixels_are_refused_too() -> None:
     ds = dataset().stack(point=("y", "x")).reset_index("point")
     with pytest.raises(DataError, match="beyond the space"):

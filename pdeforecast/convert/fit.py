@@ -5,14 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 
 from pdeforecast.errors import DataError
 from pdeforecast.geometry import Geometry
-from pdeforecast.trajectory import grid_dims, grid_points
-from pdeforecast.trajectory.layout import SAME_PLACE, seen
+from pdeforecast.trajectory import grid_dims
+from pdeforecast.trajectory.layout import periodic
 
 _REPEATED = 1e-5
 """Two columns are one if they differ by less than this share of the field's range."""
@@ -56,14 +55,6 @@ def fit(ds: xr.Dataset, geometry: Geometry) -> Fitted:
         sizes = ", ".join(f"{name} {length:g}" for name, length in lengths.items())
         notes.append(f"the sides differ ({sizes}): no rotation or exchange of axes is a symmetry any more.")
     return Fitted(ds, notes)
-
-
-def periodic(name: str, geometry: Geometry) -> bool:
-    """Whether the end of a coordinate is its beginning."""
-    middle = {other: torch.tensor([0.4 * low + 0.6 * high]) for other, (low, high) in geometry.extent.items()}
-    ends = grid_points(geometry, {**middle, name: torch.tensor(geometry.extent[name])})
-    low, high = seen(geometry, ends.double())
-    return float((low - high).abs().max()) < SAME_PLACE
 
 
 def _assumed(ds: xr.Dataset, name: str, geometry: Geometry) -> xr.Dataset:

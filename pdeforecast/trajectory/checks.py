@@ -4,7 +4,7 @@ Every fault is a `DataError`: a line of what was expected and what came, a line 
 `check` raises the first, `faults` finds them all. Values are read a block at a time.
 
 No check names a geometry. That an axis is too long, or meets its own beginning, the geometry says
-itself, through its measure and through what its poses see.
+itself, through its extent and through what its poses see.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
@@ -22,10 +22,12 @@ from pdeforecast.trajectory.layout import (
     SAME_PLACE,
     TIMES,
     axes_of,
+    beyond,
     grid_dims,
     grid_points,
     is_grid,
     listing,
+    periodic,
     seen,
     signature,
     times_of,
@@ -143,7 +145,8 @@ def _check_unit(array: xr.DataArray, expected: str) -> None:
         return
     raise DataError(
         f"expected {array.name} in the unit {expected!r}; it says {unit!r}.",
-        f"Convert the values, then type `ds[{array.name!r}].attrs['units'] = {expected!r}`.",
+        f"Convert the values, then type `ds[{array.name!r}].attrs['units'] = {expected!r}`, or call the "
+        f"column of a table `{array.name} [{expected}]`.",
     )
 
 
@@ -165,10 +168,9 @@ def _check_nodes(ds: xr.Dataset, name: str, geometry: Geometry) -> None:
     """Finite positions within the space, and on a grid no place twice."""
     if not np.isfinite(ds[name].values).all():
         dims = ds[name].dims
-        point = "point" if len(dims) > 1 else dims[0]
         raise DataError(
             f"expected finite positions; {name} holds NaN or infinities.",
-            f"Drop them: `ds = {_stacked(dims)}.dropna({point!r}, subset=[{name!r}])`.",
+            f"Drop them: `ds = {_stacked(dims)}.dropna({_one(dims)!r}, subset=[{name!r}])`.",
         )
     _check_extent(ds[name], geometry)
     if is_grid(ds, geometry):
@@ -193,23 +195,30 @@ def _stacked(dims: tuple[Hashable, ...]) -> str:
     return f"ds.stack(point={dims}).reset_index('point')" if len(dims) > 1 else "ds"
 
 
-def _check_extent(axis: xr.DataArray, geometry: Geometry) -> None:
-    """A regular grid between the least and the greatest coordinate must have positive cells.
+def _one(dims: tuple[Hashable, ...]) -> Hashable:
+    """The dimension that is then theirs."""
+    return "point" if len(dims) > 1 else dims[0]
 
-    That is how a geometry says without being asked by name that an axis is longer than the space:
-    the cell that closes a period turns negative, as does the area beyond a pole.
-    """
+
+def _check_extent(axis: xr.DataArray, geometry: Geometry) -> None:
+    """No more than a period; between the limits where there is none."""
+    name, unit = str(axis.name), geometry.units[str(axis.name)]
     low, high = float(axis.min()), float(axis.max())
-    regular = {other: torch.tensor([0.25, 0.5], dtype=torch.float64) for other in geometry.coordinates}
-    regular[str(axis.name)] = torch.linspace(low, high, 1025, dtype=torch.float64)
-    if high == low or bool((geometry.weights(regular) > 0).all()):
-        return
-    period = (high - low) * axis.size / (axis.size - 1)
-    raise DataError(
-        f"expected {axis.name} in the unit {geometry.units[str(axis.name)]!r} of the {geometry.name}; "
-        f"it runs from {low:g} to {high:g}, beyond the space.",
-        f"If that is one period, type `ds = ds.assign_coords({axis.name}=ds.{axis.name} / {period:g})`.",
-    )
+    first, last = geometry.extent[name]
+    came = f"it runs from {low:g} to {high:g}, beyond the space."
+    if beyond(axis.values, name, geometry).any():
+        stack = f"ds = {_stacked(axis.dims)}; " if axis.ndim > 1 else ""
+        keep = f"ds = ds.isel({_one(axis.dims)}=(ds.{name} >= {first:g}) & (ds.{name} <= {last:g}))"
+        raise DataError(
+            f"expected {name} from {first:g} to {last:g} in the unit {unit!r} of the {geometry.name}; {came}",
+            f"Keep those inside: `{stack}{keep}`; or have `pdeforecast convert` fit a grid to its space.",
+        )
+    if periodic(name, geometry) and high - low > (1 + 1e-12) * (last - first):
+        period = (high - low) * axis.size / (axis.size - 1) / (last - first)
+        raise DataError(
+            f"expected {name} in the unit {unit!r} of the {geometry.name}; {came}",
+            f"If that is one period, type `ds = ds.assign_coords({name}=ds.{name} / {period:g})`.",
+        )
 
 
 def _check_distinct(ds: xr.Dataset, name: str, geometry: Geometry) -> None:

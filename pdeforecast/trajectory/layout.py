@@ -117,6 +117,22 @@ def seen(geometry: Geometry, points: Tensor) -> Tensor:
     return space.relative(points, space.lattice(1)[0].to(points))
 
 
+def periodic(name: str, geometry: Geometry) -> bool:
+    """Whether the end of a coordinate is its beginning."""
+    middle = {other: torch.tensor([0.4 * low + 0.6 * high]) for other, (low, high) in geometry.extent.items()}
+    ends = grid_points(geometry, {**middle, name: torch.tensor(geometry.extent[name])})
+    low, high = seen(geometry, ends.double())
+    return float((low - high).abs().max()) < SAME_PLACE
+
+
+def beyond(nodes: NDArray[Any], name: str, geometry: Geometry) -> NDArray[np.bool_]:
+    """Which positions of a coordinate lie beyond its limits; none of a periodic one."""
+    low, high = geometry.extent[name]
+    rounding = 1e-12 * (high - low)
+    outside = (nodes < low - rounding) | (nodes > high + rounding)
+    return outside & (not periodic(name, geometry))
+
+
 def default_axes(geometry: Geometry, sizes: Mapping[str, int]) -> dict[str, NDArray[np.float64]]:
     """The geometry's regular grid of `sizes`, in the order of the files.
 

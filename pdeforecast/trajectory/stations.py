@@ -22,6 +22,8 @@ import xarray as xr
 
 from pdeforecast.errors import DataError, nearest
 from pdeforecast.geometry import Geometry
+from pdeforecast.trajectory.layout import beyond
+from pdeforecast.trajectory.units import factors
 
 _MISSING = {"", "nan", "na", "n/a", "null", "none"}
 _ORDER = ("sample", "time")
@@ -56,6 +58,8 @@ def read_stations(
         name: _numbers(rows, names[name][0], header, path, name in (*geometry.coordinates, *keys))
         for name in (*geometry.coordinates, *keys, *fields, *errors)
     }
+    for name in fields:
+        _check_spread(read, name, rows, path)
     ds = _arranged(read, geometry, keys, [*fields, *errors])
     for name in (name for name in read if name not in errors and names[name][1] is not None):
         ds[name].attrs["units"] = names[name][1]
@@ -67,6 +71,9 @@ def read_stations(
                     "Write standard deviations: 0 where a value is exact.",
                 )
             ds = ds.assign({f"{name.removesuffix('_error')}_variance": ds[name] ** 2}).drop_vars(name)
+    by = factors(ds, geometry.units)
+    for name in geometry.coordinates:
+        _check_limits(read[name] * by.get(name, 1.0), name, geometry, rows, path)
     return ds.assign_attrs(geometry=geometry.domain)
 
 
@@ -160,12 +167,40 @@ def _numbers(
                 f"expected a number as {header[column]}; line {line} of {path} has {cell!r}.",
                 "Write numbers such as -1.5e-3; leave the cell empty where nothing was observed.",
             ) from None
-        if needed and not math.isfinite(values[i]):
+        if math.isinf(values[i]) or (needed and math.isnan(values[i])):
             raise DataError(
                 f"expected a finite number as {header[column]}; line {line} of {path} has {cell!r}.",
-                f"Fill it in, or delete line {line}.",
+                f"Fill it in, or {'delete line' if needed else 'leave the cell empty in line'} {line}.",
             )
     return values
+
+
+def _check_spread(
+    read: Mapping[str, np.ndarray], name: str, rows: Sequence[tuple[int, Any]], path: Path
+) -> None:
+    """That where a variable was observed, its error is a number ≥ 0."""
+    for error in (f"{name}_error", f"{name}_variance"):
+        if error not in read:
+            continue
+        for i in np.flatnonzero(~np.isnan(read[name]) & ~(read[error] >= 0))[:1]:
+            came = "none" if np.isnan(read[error][i]) else f"{read[error][i]:g}"
+            raise DataError(
+                f"expected {error} ≥ 0 wherever {name} was observed; line {rows[i][0]} of {path} has {came}.",
+                "Correct it; 0 stands for an exact value.",
+            )
+
+
+def _check_limits(
+    values: np.ndarray, name: str, geometry: Geometry, rows: Sequence[tuple[int, Any]], path: Path
+) -> None:
+    """That positions lie within the space."""
+    for i in np.flatnonzero(beyond(values, name, geometry))[:1]:
+        low, high = geometry.extent[name]
+        raise DataError(
+            f"expected {name} from {low:g} to {high:g} in the unit {geometry.units[name]!r} of the "
+            f"{geometry.name}; line {rows[i][0]} of {path} has {values[i]:g}.",
+            f"Correct or remove the rows with {name} outside [{low:g}, {high:g}].",
+        )
 
 
 def _arranged(
