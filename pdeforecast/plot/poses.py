@@ -30,6 +30,8 @@ _DEPTH = 0.6
 """How far from a shell or a cut a pose is still shown on it, in spacings of the lattice."""
 _TRAIL = 24
 """At least so many places make a trail."""
+_FEW = 64
+"""So many poses are drawn in full; of more, each the smaller, so that the field stays visible."""
 
 
 @dataclass(frozen=True)
@@ -131,22 +133,32 @@ def draw_poses(axes: Axes, view: View, poses: Poses, lead: float) -> list[Artist
     at = int(np.abs(poses.leads - lead).argmin())
     depth = _DEPTH * poses.spacing
     xy = view.project(poses.places, depth)
+    share = _share(xy)
     drawn: list[Artist] = []
     if poses.moving:
-        drawn += axes.plot(*_unbroken(xy[: at + 1], view), color="0.1", linewidth=0.5, alpha=0.7, zorder=6)
+        look: dict[str, Any] = {"color": "0.1", "linewidth": 0.5 * share, "alpha": 0.7, "zorder": 6}
+        drawn += axes.plot(*_unbroken(xy[: at + 1], view), **look)
     if poses.tips is not None:
-        drawn.append(_arrows(axes, view, xy[at], view.project(poses.tips[at], 2 * depth)))
+        drawn.append(_arrows(axes, view, xy[at], view.project(poses.tips[at], 2 * depth), share))
     x, y = xy[at].T
-    drawn.append(axes.scatter(x, y, 7, "white", linewidths=0.6, edgecolors="0.1", zorder=8))
+    drawn.append(
+        axes.scatter(x, y, 7 * share**2, "white", linewidths=0.6 * share, edgecolors="0.1", zorder=8)
+    )
     return drawn
 
 
-def _arrows(axes: Axes, view: View, start: Array, end: Array) -> Artist:
+def _share(xy: Array) -> float:
+    """The size of a mark where so many poses (T, N, 2) are seen, in that of one among few."""
+    seen = np.isfinite(xy).all(-1).sum(-1).max()
+    return float(np.sqrt(_FEW / max(_FEW, seen)))
+
+
+def _arrows(axes: Axes, view: View, start: Array, end: Array, share: float) -> Artist:
     """Arrows (N, 2) to (N, 2), where both ends are seen on one side of a seam."""
     step = end - start
     seen = np.isfinite(step).all(-1) & (np.abs(np.nan_to_num(step)).max(-1) < 0.25 * _size(view))
     (x, y), (u, v) = start[seen].T, step[seen].T
-    shape: Any = {"width": 0.008, "headwidth": 4, "headlength": 4, "headaxislength": 3.5}
+    shape: Any = {"width": 0.008 * share, "headwidth": 4, "headlength": 4, "headaxislength": 3.5}
     return axes.quiver(x, y, u, v, angles="xy", scale_units="xy", scale=1, color="0.1", zorder=7, **shape)
 
 

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from matplotlib.figure import Figure
 from matplotlib.quiver import Quiver
 
 from pdeforecast import Forecaster, plot
 from pdeforecast.config import ForecasterConfig
 from pdeforecast.errors import DataError
 from pdeforecast.geometry import GEOMETRIES, Geometry
-from pdeforecast.plot.poses import poses_of
+from pdeforecast.plot.poses import Poses, draw_poses, poses_of
+from pdeforecast.plot.views import Chart
 
 Pairs = Callable[..., tuple[xr.Dataset, xr.Dataset]]
 VIEWS = {"sphere": 2, "rotating_sphere": 2, "ball": 3}
@@ -60,6 +62,21 @@ def test_every_space_is_drawn_with_its_poses(
     arrows = [a for axes in drawn for a in axes.collections if isinstance(a, Quiver)]
     assert len(arrows) == len(maps) * (marked - 1)
     assert {len(drawn[i].lines) - len(bare[i].lines) for i in maps} == ({16} if moving else {0})
+
+
+def test_many_poses_hide_no_more_of_the_field_than_a_few() -> None:
+    chart = Chart((0.0, 1.0, 0.0, 1.0), ("x", "y"), (1.0, 1.0), False)
+
+    def drawn(across: int) -> tuple[float, float]:
+        at = (np.arange(across) + 0.5) / across
+        places = np.stack(np.meshgrid(at, at), axis=-1).reshape(1, -1, 2)
+        poses = Poses(np.zeros(1), places, places + 0.4 / across, False, 1 / across)
+        arrows, dots = draw_poses(Figure().subplots(), chart, poses, 0.0)
+        return dots.get_sizes()[0] * across**2, arrows.width * across
+
+    few, some, many = drawn(4), drawn(8), drawn(24)
+    assert some == pytest.approx((448, 0.064)) and many == pytest.approx(some)
+    assert few == pytest.approx((7 * 16, 0.008 * 4))
 
 
 def test_a_model_of_another_space_is_refused(pair: Pairs, random_model: Models) -> None:
