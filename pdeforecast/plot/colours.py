@@ -15,8 +15,8 @@ GREY = "#8c8c8c"
 UNKNOWN = "0.85"
 """Where nothing is known."""
 _SIGNED = 0.2
-"""A field has a sign if it reaches so far to its other side, in units of its largest size: a temperature from
-0 to 1 that falls short of 0 in places has none, and half of a symmetric scale would be left unused."""
+"""A field has a sign if it reaches so far to its other side, in units of its largest size: what goes from
+0 to 1 and falls short of 0 in places has none, and half of a symmetric scale would be left unused."""
 _CONSTANT = 1e-6
 """A field is constant if it varies by no more than rounding, in units of its largest size."""
 
