@@ -229,7 +229,7 @@ def test_zarr_is_read_like_a_file(shared: Path, tmp_path: Path, capsys: pytest.C
         xr.testing.assert_allclose(a.load(), b.load(), atol=1e-5)
     capsys.readouterr()
     assert cli.main(f"{forecast} --lead-time 0,1 -o {first}".split()) == 2
-    assert f"`rm -r {first}`" in capsys.readouterr().err
+    assert "`--overwrite`" in capsys.readouterr().err
     (first / "zarr.json").write_text("{")
     assert cli.main(["inspect", str(first)]) == 3
     assert "damaged" in capsys.readouterr().err
