@@ -223,4 +223,6 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    places = {"metadata": {"path": str(tmp_path)}}
+    # A kernel starts slowly on a busy machine.
+    nbclient.NotebookClient(notebook, timeout=600, startup_timeout=300, resources=places).execute()

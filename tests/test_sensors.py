@@ -92,6 +92,19 @@ a,0.1,10,0,3,0.75,0,3e-5
     assert places.sizes == {"point": 4} and not places.data_vars
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_separators_comments_and_marks_of_order(tmp_path: Path, mark: str) -> None:
+    text = "x,y,vorticity\n0,0.25,1\n0.5,0.75,2\n"
+    plain = read_stations(table(tmp_path / "plain.csv", text), PLANE, ["vorticity"])
+    told = "\ufeff# buoys, 2026\n" + text.replace(",", mark).replace("\n0.5", "\n# a gap; of a day\n0.5")
+    xr.testing.assert_identical(
+        plain, read_stations(table(tmp_path / "told.csv", told), PLANE, ["vorticity"])
+    )
+    wrong = told.replace("0.75", "high")
+    with pytest.raises(DataError, match=r"line 5 of .* has 'high'"):
+        read_stations(table(tmp_path / "wrong.csv", wrong), PLANE, ["vorticity"])
+
+
 FAULTS = {
     "": "header",
     "x,y,vorticity\n": "header",
@@ -103,6 +116,7 @@ FAULTS = {
     "x,y,vorticity\n0,,1\n": "finite number as y",
     "x,y,vorticity\n0,inf,1\n": "finite number as y",
     "x,y,vorticity\n0,0\n": "3 cells",
+    "x;y;vorticity\n0,5;0;1\n": "line 2 of .* has '0,5'",
     "x,y,time,vorticity\n0,0,,1\n": "finite number as time",
     "x,y,vorticity,vorticity_error,vorticity_variance\n0,0,1,1,1\n": "has both",
     "x,y,vorticity\n0,0,inf\n": "finite number as vorticity; line 2 .*\n.*leave the cell empty",

@@ -6,7 +6,7 @@
 Columns are named as the coordinates and the variables are; `name [unit]` says a unit where it is not the
 usual one. `name_variance` is the variance of the observation error of a variable, `name_error` its
 standard deviation. `time` and `sample` are optional, and so is every value: what is empty was not observed.
-Other columns are left alone.
+Other columns are left alone, and so are lines that begin with #. Semicolons or tabs may stand for commas.
 """
 
 import csv
@@ -65,11 +65,6 @@ def read_stations(
         ds[name].attrs["units"] = names[name][1]
     for name in errors:
         if name.endswith("_error"):
-            if bool((ds[name] < 0).any()):
-                raise DataError(
-                    f"expected {name} ≥ 0 in every row; {path} has {float(ds[name].min()):g}.",
-                    "Write standard deviations: 0 where a value is exact.",
-                )
             ds = ds.assign({f"{name.removesuffix('_error')}_variance": ds[name] ** 2}).drop_vars(name)
     by = factors(ds, geometry.units)
     for name in geometry.coordinates:
@@ -85,8 +80,10 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise DataError(f"expected a table of stations; there is no file {path}.", cure)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+            text = ["\n" if line.startswith("#") else line for line in file]
+        first = next((line for line in text if line.strip()), "")
+        reader = csv.reader(text, delimiter=next((mark for mark in ",;\t" if mark in first), ","))
+        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"expected a table of stations as text; {path} is something else.",
@@ -102,7 +99,7 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         if len(row) != len(header):
             raise DataError(
                 f"expected {len(header)} cells in every line; line {number} of {path} has {len(row)}.",
-                "Separate cells by commas, and numbers' digits by points.",
+                "Separate cells by commas, semicolons or tabs, and write decimals with a point.",
             )
     return header, lines[1:]
 
