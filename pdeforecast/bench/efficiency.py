@@ -112,7 +112,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     made = []
     for group in groups(rows, ("equation", "variable")):
         figure = trends(
-            group, "trajectories", "t_in_l2", "method", "training trajectories", "relative $L_2$, t_in"
+            group, "trajectories", "t_in_l2", ("method",), "training trajectories", "relative $L_2$, t_in"
         )
         if figure is not None:
             path = picture(folder, "efficiency", group[0]["equation"], group[0]["variable"])

@@ -256,7 +256,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     for group in groups(rows, ("equation", "variable")):
         labelled = [{**row, "label": _label(row)} for row in group]
         figure = trends(
-            labelled, "cpu_seconds", "l2", "label", "CPU seconds", "relative $L_2$ of the reconstruction"
+            labelled, "cpu_seconds", "l2", ("label",), "CPU seconds", "relative $L_2$ of the reconstruction"
         )
         if figure is not None:
             path = picture(folder, "latents", group[0]["equation"], group[0]["variable"])

@@ -76,16 +76,24 @@ def by_lead_time(rows: Sequence[Row], name: str, label: str, title: str) -> Figu
 
 
 @rc_context(STYLE)
-def trends(rows: Sequence[Row], x: str, y: str, label: str, x_title: str, y_title: str) -> Figure | None:
-    """A number against another, both logarithmic, one line per value of the column `label`, over seeds."""
+def trends(
+    rows: Sequence[Row], x: str, y: str, labels: Sequence[str], x_title: str, y_title: str
+) -> Figure | None:
+    """A number against another, both logarithmic, one line per value of the columns `labels`, over seeds: the
+    first of these has colours, the second, if there is one, dashes."""
     figure, axes = canvas()
-    for i, group in enumerate(groups([row for row in rows if np.isfinite(number(row, y))], (label,))):
+    known = [row for row in rows if np.isfinite(number(row, y))]
+    kinds = [list(dict.fromkeys(str(row[label]) for row in known)) for label in labels]
+    for group in groups(known, tuple(labels)):
+        words = [str(group[0][label]) for label in labels]
+        colour, *dashes = (kind.index(word) for kind, word in zip(kinds, words, strict=True))
+        own = look(colour) | ({"linestyle": _DASHES[dashes[0]]} if dashes else {})
         places = sorted({number(row, x) for row in group})
         seeds = [[number(row, y) for row in group if number(row, x) == place] for place in places]
         mean = np.array([np.mean(values) for values in seeds])
         low, high = ([pick(values) for values in seeds] for pick in (min, max))
-        axes.plot(places, mean, label=str(group[0][label]), **look(i))
-        axes.fill_between(places, low, high, color=look(i)["color"], alpha=0.15, linewidth=0)
+        axes.plot(places, mean, label=", ".join(words), **own)
+        axes.fill_between(places, low, high, color=own["color"], alpha=0.15, linewidth=0)
     if axes.lines:
         axes.set_xscale("log")
         places = sorted({float(place) for drawn in axes.lines for place in np.asarray(drawn.get_xdata())})

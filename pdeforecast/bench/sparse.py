@@ -112,10 +112,8 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     made = []
     for group in groups(rows, ("equation", "variable")):
         path = picture(folder, "sparse", group[0]["equation"], group[0]["variable"])
-        labelled = [{**row, "label": f"{row['method']}, {row['observed']}"} for row in group]
-        figure = trends(
-            labelled, "share", "t_in_l2", "label", "share of points observed", "relative $L_2$, t_in"
-        )
+        labels = ("method", "observed")
+        figure = trends(group, "share", "t_in_l2", labels, "share of points observed", "relative $L_2$, t_in")
         if figure is not None:
             save(figure, path)
             made.append(path)
