@@ -280,6 +280,9 @@ TYPED = {
     "animate FLOW -o FLOW --overwrite": "an animation",
     "bench horizon MODEL -o FLOW": "is a file",
     "plot FLOW -o OUT.docx": "docx",
+    "forcast MODEL FLOW -o OUT": "Type `pdeforecast forecast`.",
+    "zzz": "--help",
+    "models.": "one of models, generate",
 }
 
 

@@ -16,7 +16,7 @@ from pdeforecast.cli.forecasting import animate, draw, evaluate, forecast, model
 from pdeforecast.cli.outputs import place
 from pdeforecast.cli.training import train
 from pdeforecast.convert import LAYOUTS
-from pdeforecast.errors import UsageError
+from pdeforecast.errors import UsageError, nearest
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.pdes import PDES
 from pdeforecast.presets import PRESETS
@@ -37,6 +37,12 @@ def understood(words: Sequence[str]) -> argparse.Namespace:
     """What the words of a command mean: the options of a verb, and the verb itself."""
     made, verbs = _parsers()
     own = verbs.choices.get(words[0]) if words else None
+    if words and own is None and not words[0].startswith("-"):
+        near = nearest(words[0], verbs.choices)
+        raise UsageError(
+            f"expected one of {', '.join(verbs.choices)}; came {words[0]!r}.",
+            f"Type `pdeforecast {near}`." if near else "Type `pdeforecast --help` for what they do.",
+        )
     # Asked through the parser above it, that of a verb takes arguments only directly after one another.
     return made.parse_args(words) if own is None else own.parse_intermixed_args(words[1:])
 
