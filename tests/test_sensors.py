@@ -3,6 +3,7 @@
 import csv
 import resource
 import tracemalloc
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from pdeforecast.trajectory import (
     write,
 )
 from pdeforecast.trajectory import files as files_module
+from pdeforecast.trust import TrustWarning
 
 PLANE, ROTATING = GEOMETRIES["periodic_plane"], GEOMETRIES["rotating_sphere"]
 
@@ -54,6 +56,23 @@ def test_a_table_is_the_same_as_its_dataset(model: Forecaster, flow: xr.Dataset,
     read = read_stations(tmp_path / "s.csv", PLANE, ["vorticity"], ["forcing"])
     a, b = (model.forecast(ds, [0, 1], {"y": 8, "x": 8}) for ds in (read, loose))
     np.testing.assert_allclose(a.vorticity, b.vorticity, atol=1e-5)
+
+
+def test_answers_at_the_stations_carry_their_names(
+    model: Forecaster, flow: xr.Dataset, tmp_path: Path
+) -> None:
+    """Each place once, however often it was observed; on a grid there are no names."""
+    rows = [
+        "station,x,y,vorticity,forcing,time",
+        *(f"{name},{x},0.5,1.0,0.1,{t}" for t in (0, 1) for name, x in (("b", 0.2), ("a", 0.7))),
+    ]
+    read = read_stations(table(tmp_path / "s.csv", "\n".join(rows)), PLANE, ["vorticity"], ["forcing"])
+    assert read.station.dims == ("point",) and read.station.values.tolist() == ["b", "a"]
+    read = read.assign(forcing=read.forcing.isel(time=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustWarning)
+        here, there = model.forecast(read, [0]), model.forecast(read, [0], {"y": 4, "x": 4})
+    assert here.station.values.tolist() == ["b", "a"] and "station" not in there.coords
 
 
 def test_statics_from_another_file(model: Forecaster, flow: xr.Dataset, tmp_path: Path) -> None:
@@ -160,20 +179,22 @@ def test_the_command_from_stations_to_stations(
     shared: Path, flow: xr.Dataset, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stations(flow.isel(time=0, sample=0, drop=True), tmp_path / "s.csv")
-    table(tmp_path / "at.csv", "x,y,who\n0.1,0.2,me\n0.1,0.2,me again\n0.9,0.5,you\n")
+    table(tmp_path / "at.csv", "x,y,station,who\n0.1,0.2,me,0\n0.1,0.2,me again,1\n0.9,0.5,you,2\n")
     out = tmp_path / f"out.{suffix}"
     given = f"--sensors {tmp_path / 's.csv'} --at {tmp_path / 'at.csv'}"
     line = f"forecast {shared / 'tiny'} {given} --lead-time 0,1"
     assert cli.main([*line.split(), "-o", str(out)]) == 0
     if suffix == "csv":
         rows = list(csv.DictReader(out.open()))
-        assert list(rows[0]) == ["sample", "lead_time", "y", "x", "vorticity"] and len(rows) == 6
-        assert [row["x"] for row in rows[:3]] == ["0.1", "0.1", "0.9"] and rows[3]["lead_time"] == "1.0"
+        assert list(rows[0]) == ["sample", "lead_time", "station", "y", "x", "vorticity"]
+        assert [row["x"] for row in rows] == 2 * ["0.1", "0.1", "0.9"] and rows[3]["lead_time"] == "1.0"
+        called = [row["station"] for row in rows[3:]]
         values = np.array([float(row["vorticity"]) for row in rows]).reshape(2, 3)
     else:
         with open_dataset(out) as ds:
             assert ds.vorticity.dims == ("sample", "lead_time", "point")
-            values = ds.vorticity.values[0]
+            values, called = ds.vorticity.values[0], ds.station.values.tolist()
+    assert called == ["me", "me again", "you"]
     np.testing.assert_array_equal(values[:, 0], values[:, 1])
     assert np.isfinite(values).all() and sorted(p.name for p in tmp_path.iterdir())[1] == out.name
     assert cli.main([*line.split(), "-o", str(tmp_path / "b.nc"), "--grid", "4x4"]) == 2

@@ -18,6 +18,7 @@ from pdeforecast.trajectory.asking import lead_times, start_time, target
 from pdeforecast.trajectory.checks import check, faults
 from pdeforecast.trajectory.files import check_target, open_dataset, save_dataset, state_hash
 from pdeforecast.trajectory.layout import (
+    STATION,
     TIMES,
     axes_of,
     default_axes,
@@ -54,6 +55,7 @@ from pdeforecast.trajectory.units import (
 
 __all__ = [
     "SAME_TIME",
+    "STATION",
     "TIMES",
     "Matched",
     "Samples",

@@ -13,6 +13,8 @@ from pdeforecast.errors import DataError, UsageError, nearest
 from pdeforecast.geometry import GEOMETRIES, Geometry
 
 TIMES = ("time", "lead_time")
+STATION = "station"
+"""The name of each of loose points, where they have names."""
 SAME_PLACE = 1e-6
 """Two points are one when they look the same from a fixed pose to this accuracy."""
 

@@ -14,7 +14,7 @@ from pdeforecast.errors import UsageError
 from pdeforecast.replacing import replacing_by_name
 from pdeforecast.trajectory.blocks import BLOCK, blocks
 from pdeforecast.trajectory.files import Written, check_target, each_block, need_zarr, save_dataset
-from pdeforecast.trajectory.layout import TIMES
+from pdeforecast.trajectory.layout import STATION, TIMES
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -73,12 +73,13 @@ def _table(ds: xr.Dataset, path: Path, progress: Written | None) -> None:
     names = list(ds.data_vars)
     dims = ds[names[0]].dims
     loose = [str(name) for name in ds.coords if ds[name].dims == ("point",)]
+    loose.sort(key=lambda name: name != STATION)
     keys = [str(dim) for dim in dims if dim != "point"]
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow([_headed(ds, name) for name in (*keys, *loose, *map(str, names))])
         labels = {str(dim): _labels(ds, str(dim)) for dim in dims}
-        where_of = {name: ds[name].values for name in loose}
+        where_of = {name: _labels(ds, name) for name in loose}
         done, total = 0, sum(ds[name].nbytes for name in names)
         split = [str(dim) for dim in dims]
         limit = BLOCK // 16  # as text and as Python's numbers a block is larger
@@ -89,7 +90,7 @@ def _table(ds: xr.Dataset, path: Path, progress: Written | None) -> None:
             for index in np.ndindex(values[0].shape):
                 at = {dim: i + start for dim, i, start in zip(split, index, starts, strict=True)}
                 row: list[Any] = [labels[key][at[key]] for key in keys]
-                row += [repr(float(where_of[name][at["point"]])) for name in loose]
+                row += [where_of[name][at["point"]] for name in loose]
                 table.writerow([*row, *(f"{block[index]:.8g}" for block in values)])
             done += sum(block.nbytes for block in values)
             if progress is not None:

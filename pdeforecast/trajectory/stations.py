@@ -6,7 +6,8 @@
 Columns are named as the coordinates and the variables are; `name [unit]` says a unit where it is not the
 usual one. `name_variance` is the variance of the observation error of a variable, `name_error` its
 standard deviation. `time` and `sample` are optional, and so is every value: what is empty was not observed.
-Other columns are left alone, and so are lines that begin with #. Semicolons or tabs may stand for commas.
+A column `station` names places: answers there carry it. Other columns are left alone, and so are lines that
+begin with #. Semicolons or tabs may stand for commas.
 """
 
 import csv
@@ -22,7 +23,7 @@ import xarray as xr
 
 from pdeforecast.errors import DataError, nearest
 from pdeforecast.geometry import Geometry
-from pdeforecast.trajectory.layout import beyond
+from pdeforecast.trajectory.layout import STATION, beyond
 from pdeforecast.trajectory.units import factors
 
 _MISSING = {"", "nan", "na", "n/a", "null", "none"}
@@ -60,7 +61,8 @@ def read_stations(
     }
     for name in fields:
         _check_spread(read, name, rows, path)
-    ds = _arranged(read, geometry, keys, [*fields, *errors])
+    called = [row[names[STATION][0]].strip() for _, row in rows] if STATION in names else None
+    ds = _arranged(read, geometry, keys, [*fields, *errors], called)
     for name in (name for name in read if name not in errors and names[name][1] is not None):
         ds[name].attrs["units"] = names[name][1]
     for name in errors:
@@ -201,7 +203,11 @@ def _check_limits(
 
 
 def _arranged(
-    read: Mapping[str, np.ndarray], geometry: Geometry, keys: Sequence[str], fields: Sequence[str]
+    read: Mapping[str, np.ndarray],
+    geometry: Geometry,
+    keys: Sequence[str],
+    fields: Sequence[str],
+    called: Sequence[str] | None,
 ) -> xr.Dataset:
     """Rows as arrays over (sample, time, point); a place observed twice at once is two points."""
     labels = {key: np.unique(read[key], return_inverse=True) for key in keys}
@@ -221,6 +227,9 @@ def _arranged(
     for dim, (values, _) in labels.items():
         whole = dim == "sample" and bool((values == values.round()).all())
         coords[dim] = (dim, values.astype(np.int64) if whole else values)
+    if called is not None:
+        _, first = np.unique(where, return_index=True)
+        coords[STATION] = ("point", np.array([called[row] for row in first]))
     shape = (*(len(values) for values, _ in labels.values()), len(points))
     data = {}
     for name in fields:
