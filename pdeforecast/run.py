@@ -3,7 +3,7 @@
 run.json                what was asked for, and the grid on which states are remembered, if they are
 progress.safetensors    everything a resumed run needs
 model.safetensors       the averaged model so far: usable at any time
-log.csv                 a line per step: phase, step, frames rolled through, loss, seconds
+log.csv                 a row per step: phase, step, frames rolled through, loss, seconds
 """
 
 import fcntl
@@ -65,6 +65,8 @@ from pdeforecast.trust import CARD, TrustWarning
 _FORMAT = "pdeforecast-run/1"
 _IN_MEMORY = 2**32
 """Bytes of trajectories that are read at once; larger ones are read from their file while training."""
+_HEAD = "phase,step,frames,loss,seconds\n"
+"""The first line of log.csv."""
 _SAVE_EVERY = 60.0
 _MEASURED_STEPS = 20
 _RECENT = 100
@@ -464,15 +466,15 @@ def _prepare(folder: Path, progress: Progress, budget: float) -> None:
         write_plain(asked, folder / "run.json")
         progress.kept = folder
     log = folder / "log.csv"
-    if log.exists():
-        done = (PHASES.index(progress.phase), progress.step)
-        kept = [line for line in log.read_text().splitlines(keepends=True) if _place(line) <= done]
-        with replacing(log) as beside:
-            beside.write_text("".join(kept))
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    done = (PHASES.index(progress.phase), progress.step)
+    kept = [line for line in lines if _place(line) <= done]
+    with replacing(log) as beside:
+        beside.write_text("".join([_HEAD, *kept]))
 
 
 def _place(line: str) -> tuple[float, float]:
-    """The phase and the step of a line of log.csv; beyond all others if it was cut short."""
+    """The phase and the step of a line of log.csv; beyond all others if it is the first, or was cut short."""
     words = line.split(",")
     if len(words) != 5 or not line.endswith("\n") or words[0] not in PHASES:
         return math.inf, math.inf

@@ -45,7 +45,7 @@ def data(flow: xr.Dataset, tmp_path: Path) -> Path:
 
 
 def log(folder: Path) -> list[tuple[list[str], float]]:
-    lines = [line.split(",") for line in (folder / "log.csv").read_text().splitlines()]
+    lines = [line.split(",") for line in (folder / "log.csv").read_text().splitlines()[1:]]
     return [(words[:3], float(words[3])) for words in lines]
 
 

@@ -76,7 +76,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def log(folder: Path) -> list[tuple[str, int]]:
-    lines = [line.split(",") for line in (folder / "log.csv").read_text().splitlines()]
+    lines = [line.split(",") for line in (folder / "log.csv").read_text().splitlines()[1:]]
     return [(phase, int(step)) for phase, step, *_ in lines]
 
 
