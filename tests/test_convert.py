@@ -491,7 +491,17 @@ WRONG: dict[str, tuple[Callable[[Path], object], str, str, int, tuple[str, ...]]
     "unknown sizes": (
         lambda path: np.save(path, numbers(5, 6, 7)), "u.npy", "", 3, ("5 x 6 x 7", "--dims sample,time,y,x"),
     ),
-    "too few": (lambda path: np.save(path, numbers(5)), "u.npy", "", 3, ("expected",)),
+    "too few": (lambda path: np.save(path, numbers(5)), "u.npy", "", 3, ("two dimensions", "u (5)")),
+    "other dimensions": (
+        lambda path: np.save(path, numbers(S, T, 6, 6)), "u.npy", "--dims time,y,x", 3,
+        ("time, y, x; came", "6 x 6"),
+    ),
+    "a dimension twice": (
+        lambda path: np.save(path, numbers(3, 3)), "u.npy", "--dims x,x", 2, ("every dimension once",),
+    ),
+    "no samples": (
+        lambda path: np.save(path, numbers(0, T, 6, 6)), "u.npy", "--geometry plane", 3, ("along sample",),
+    ),
     "cut short": (lambda path: cut(pdebench_groups, path), "u.h5", "", 3, ("cut short or damaged",)),
     "a unit of a place": (pdebench_groups, "u.h5", "--unit x=m", 2, ("'x'",)),
     "a name twice": (pdebench_groups, "u.h5", "--coordinate x=y", 2, ("--coordinate y=x",)),

@@ -157,6 +157,7 @@ def test_times_in_another_unit_are_converted() -> None:
 
 
 NOTHING = {
+    "geometry": (lambda ds: ds.assign_attrs(geometry="plane"), "plane and periodic_plane"),
     "unit of times": (
         lambda ds: ds.assign_coords(lead_time=ds.lead_time.assign_attrs(units="min")),
         "expected time in the unit 'min'",

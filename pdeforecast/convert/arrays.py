@@ -123,6 +123,13 @@ def _source(arrays: dict[str, xr.Variable], dims: Sequence[str] | None, matlab: 
         labels = {"component": [str(i) for i in range(count)]} if "component" in names else {}
         ds = ds.assign(components(name, called, labels))
         notes.append(f"{name} is taken as ({', '.join(names)}); else give `--dims`.")
+    if not ds.data_vars:
+        sizes = ", ".join(f"{name} ({' x '.join(map(str, array.shape))})" for name, array in arrays.items())
+        wanted = "two dimensions at least" if dims is None else f"the dimensions {', '.join(dims)}"
+        raise DataError(
+            f"expected an array of {wanted}; came {sizes}.",
+            "Name them all in order: `--dims sample,time,y,x` (or `component`).",
+        )
     if times is not None and times.size == ds.sizes.get("time"):
         ds = ds.assign_coords(time=np.ravel(times.values).astype(float))
         ds, said = _with_first(ds)

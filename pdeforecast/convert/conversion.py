@@ -77,6 +77,11 @@ def convert(
     """
     check_target(output, overwrite)
     wishes = wishes or Wishes()
+    if wishes.dims is not None and len(set(wishes.dims)) < len(wishes.dims):
+        raise UsageError(
+            f"expected every dimension once; came {','.join(wishes.dims)}.",
+            "Type `--dims sample,time,y,x`, in the order of the array.",
+        )
     source = open_source(path, wishes.layout, wishes.dims)
     with source.ds:
         made = understand(source, wishes)
@@ -95,6 +100,9 @@ def understand(source: Source, wishes: Wishes) -> Conversion:
         DataError, UsageError: as `convert` does.
     """
     ds = _chosen(source.ds, wishes)
+    for dim, size in ds.sizes.items():
+        if not size:
+            raise DataError(f"expected something along {dim}; the file is empty.", "Give a file of fields.")
     called = {old: new for new, old in wishes.coordinates.items()}
     periodic = {called.get(name, name): said for name, said in source.periodic.items()}
     geometry = _geometry(ds, periodic, wishes)

@@ -62,10 +62,17 @@ def match(forecast: xr.Dataset, truth: xr.Dataset) -> Matched:
     the forecast's.
 
     Raises:
-        DataError: if they have no variable, place, time or sample in common, if their units differ
-            (those of times by more than a factor), or if the forecast is NaN where the truth is known.
+        DataError: if they lie on two geometries, if they have no variable, place, time or sample in common,
+            if their units differ (those of times by more than a factor), or if the forecast is NaN where the
+            truth is known.
     """
     geometry = geometry_of(truth)
+    said = forecast.attrs.get("geometry", geometry.domain)
+    if said != geometry.domain:
+        raise DataError(
+            f"expected a forecast and its truth on one geometry; came {said} and {geometry.domain}.",
+            "Give the truth of this forecast.",
+        )
     units = _common_variables(forecast, truth)
     check(truth, geometry, units)
     check(forecast, geometry, units)
