@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Kept(Generic[T]):
-    """The last results of a function of tensors. Copies of it hold none: these may be large, or sparse.
+    """The results last asked for of a function of tensors. Copies of it hold none, as these may be large.
 
     Args:
         count: how many are kept.
@@ -27,11 +27,14 @@ class Kept(Generic[T]):
         """What `make` gives, or gave for equal tensors `key`; made anew if gradients pass through these."""
         if any(tensor.requires_grad for tensor in key):
             return make()
-        for held, result in self._held:
+        for i, (held, result) in enumerate(self._held):
             if all(map(_equal, held, key)):
+                self._held.insert(0, self._held.pop(i))
                 return result
+        # What falls out leaves before what is new is made: both may be large.
+        del self._held[self._count - 1 :]
         result = make()
-        self._held = [(tuple(tensor.clone() for tensor in key), result), *self._held][: self._count]
+        self._held.insert(0, (tuple(tensor.clone() for tensor in key), result))
         return result
 
     def clear(self) -> None:

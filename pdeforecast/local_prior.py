@@ -46,7 +46,7 @@ class LocalPrior(nn.Module):
         self.field = field
         self.register_buffer("orbit", orbit, persistent=False)
         self.register_buffer("covariance", torch.eye(field.functions, dtype=torch.float64).repeat(shape))
-        self._kept: Kept[tuple[LocalStep, Tensor]] = Kept(field.channels)
+        self._kept: Kept[tuple[LocalStep, Tensor]] = Kept(2 * field.channels)
 
     @property
     def silent(self) -> bool:
@@ -75,7 +75,8 @@ class LocalPrior(nn.Module):
     def _step(
         self, v: int, points: Tensor, error: Tensor, poses: Tensor, windows: Tensor
     ) -> tuple["LocalStep", Tensor]:
-        """Step and D^½ for observations at `points`; each variable's last are kept for a series of states."""
+        """Step and D^½ for observations at `points`; each variable's last two are kept, for states in series
+        that are observed at some points and written at others."""
 
         def make() -> tuple[LocalStep, Tensor]:
             blocks = self.covariance[v]

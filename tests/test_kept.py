@@ -38,6 +38,14 @@ def test_only_the_last_are_found_again(count: int) -> None:
     assert made.times == 7
 
 
+def test_what_is_asked_for_again_stays() -> None:
+    made = Made(2)
+    a, b, c = (torch.full((3,), float(i)) for i in range(3))
+    for key, times in ((a, 1), (b, 2), (a, 2), (c, 3), (a, 3), (b, 4)):
+        made(key)
+        assert made.times == times
+
+
 @pytest.mark.parametrize(
     "other",
     [torch.ones(3).index_fill(0, torch.tensor(1), 1 + 1e-7), torch.ones(3).double(), torch.ones(1, 3)],

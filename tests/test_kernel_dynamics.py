@@ -1,5 +1,6 @@
 """Dynamics that remember: equivariance, a slow oracle, closed forms, and bounds."""
 
+import copy
 import math
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from scipy.interpolate import CubicSpline
 from torch import Generator, Tensor
 
 import pdeforecast as pf
+from pdeforecast import local_prior
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.kernel_dynamics import _RIDGE, _WIDTH, NOISE, KernelDynamics, _across, _both, _cubic
 from pdeforecast.latents import Latents
@@ -223,6 +225,25 @@ def test_few_points_tell_more_with_the_harmonics(taught: KernelDynamics, encoder
 
     with_harmonics = error(taught.encode(encoder, taught.points(), values))
     assert with_harmonics < 1e-2 and with_harmonics < 0.1 * error(encoder(taught.points(), values))
+
+
+def test_what_the_grid_needs_is_made_once_for_states_observed_elsewhere(
+    taught: KernelDynamics, encoder: PrincipalSGD, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each new choice of points costs a step (one for both variables), the first that of the grid, too."""
+    made, whole = 0, copy.deepcopy(encoder)
+
+    class Counted(local_prior.LocalStep):
+        def __init__(self, *args: Tensor) -> None:
+            nonlocal made
+            made += 1
+            super().__init__(*args)
+
+    monkeypatch.setattr(local_prior, "LocalStep", Counted)
+    for i in range(1, 4):
+        values = torch.randn(2, 30, CHANNELS, generator=random(i), dtype=torch.float64)
+        taught.encode(whole, SPACE.random_points(30, random(i)), values)
+        assert made == i + 1
 
 
 @pytest.mark.parametrize("parity", [1, -1])
