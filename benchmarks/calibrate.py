@@ -1,4 +1,4 @@
-"""Measure on validation states which misfit is usual for a shipped model, and write it into its card.
+"""Measure on validation states what is usual for a shipped model, and write it into its card.
 
     python benchmarks/calibrate.py navier-stokes --samples 96
 
@@ -15,8 +15,8 @@ import pdeforecast as pf
 from pdeforecast import generation
 from pdeforecast.bench.study import Model, Study
 from pdeforecast.calibration import calibrate
+from pdeforecast.familiarity import Familiarity
 from pdeforecast.trajectory import open_dataset
-from pdeforecast.trust import Familiarity
 
 SOURCE = "validation states"
 UNNOTICED = ", and nothing tells it."
@@ -55,9 +55,10 @@ def validation(model: pf.Forecaster, samples: int, seed: int) -> xr.Dataset:
 
 def limit(found: Familiarity) -> str:
     """A line of the card."""
+    least = found.scattered.observations[0]
     return (
         f"It warns of states unlike the training data (and of 1 in {1 / found.false_alarms:.0f} others), "
-        f"from {found.observations[0]} observed values on: calibrated on {found.states} {found.source}."
+        f"from {least} observed values on: calibrated on {found.states} {found.source}."
     )
 
 

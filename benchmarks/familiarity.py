@@ -2,23 +2,28 @@
 
     python benchmarks/familiarity.py diffusion-plane --samples 1024                    (normal: 1 in 1,000)
     python benchmarks/familiarity.py navier-stokes --samples 32 --set viscosity=1e-4   (strange ones: all)
+    python benchmarks/familiarity.py shallow-water --states TEST.nc --times vorticity=-1    (a wrong sign)
 
-States are newly generated first frames (split `test`), each seen at several shares of its points.
+States are newly generated first frames (split `test`), or those of a file. Each is seen at several shares of
+its points, which are scattered or lie about one of them.
 """
 
 import argparse
 from pathlib import Path
 
 import torch
+import xarray as xr
 
 import pdeforecast as pf
 from pdeforecast import generation
 from pdeforecast.bench.study import Model, Study
 from pdeforecast.config import override
-from pdeforecast.trajectory import measure, trajectory_values
-from pdeforecast.trust import CARD, Familiarity
+from pdeforecast.familiarity import Familiarity
+from pdeforecast.trajectory import measure, open_dataset, trajectory_values
+from pdeforecast.trust import CARD
 
-SHARES = (1.0, 0.3, 0.1, 0.05, 0.02)
+SHARES = ((1.0, False), (0.3, False), (0.1, False), (0.05, False), (0.02, False), (0.3, True), (0.1, True))
+"""Shares of the points, and whether they lie about one of them."""
 TOGETHER = 64
 """States that are seen at the same points."""
 
@@ -30,28 +35,41 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--seed", type=int, default=777)
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="of the equation")
+    parser.add_argument("--states", type=Path, help="trajectories, every frame of which is a state")
+    parser.add_argument("--times", action="append", default=[], metavar="variable=factor")
     options = parser.parse_args()
     model = pf.load(options.name)
+    ds = states(model, options) if options.states is None else open_dataset(options.states)
+    by = {name: float(factor) for name, factor in (given.split("=", 1) for given in options.times)}
+    ds = ds.assign({name: ds[name] * factor for name, factor in by.items()})
+    _, points, values = trajectory_values(ds, model.geometry, model.config.variables)
+    weights, known = measure(ds, model.geometry), Familiarity.read(model.card[CARD])
+    draw = torch.Generator().manual_seed(5)
+    total, flat = 0, values.flatten(0, 1)
+    for share, about_one in SHARES:
+        size, excess = round(share * len(points)), []
+        for part in flat.split(TOGETHER):
+            keep = torch.randperm(len(points), generator=draw)[:size]
+            if about_one:
+                middle = model.geometry.lift(points[keep[0]])
+                keep = model.geometry.distance(points, middle).argsort()[:size]
+            keep = keep.sort().values
+            fit = model.examined(points[keep], part[:, keep], None, weights[keep])[1]
+            excess += known.excess(fit).max(1).tolist()
+        warned = sum(times > 1 for times in excess)
+        total += warned
+        where = "about one of them" if about_one else "scattered"
+        print(f"{share:.0%} of the points, {where}: {warned} of {len(excess)} warn; {min(excess):.2g} … "
+              f"{max(excess):.2g} times the nearest limit", flush=True)  # fmt: skip
+    print(f"in all: {total} of {len(SHARES) * len(flat)}")
+
+
+def states(model: pf.Forecaster, options: argparse.Namespace) -> xr.Dataset:
+    """First frames, newly generated."""
     pde = Study([Model("model", model)], Path()).pde(frames=1)
     pde = override(pde, dict(setting.split("=", 1) for setting in options.set))
     made = list(generation.generate(pde, options.samples, options.seed, "test"))
-    ds = generation.assemble(pde, made, options.seed, "test")
-    _, points, values = trajectory_values(ds, model.geometry, model.config.variables)
-    weights, known = measure(ds, model.geometry), Familiarity(**model.card[CARD])
-    draw = torch.Generator().manual_seed(5)
-    total = 0
-    for share in SHARES:
-        size, excess = round(share * len(points)), []
-        for part in values[:, 0].split(TOGETHER):
-            keep = torch.randperm(len(points), generator=draw)[:size].sort().values
-            misfit, count = model.examined(points[keep], part[:, keep], None, weights[keep])[1]
-            pairs = zip(misfit.tolist(), count.tolist(), strict=True)
-            excess += [score / known.limit(seen) for score, seen in pairs]
-        warned = sum(times > 1 for times in excess)
-        total += warned
-        print(f"{share:.0%} of the points: {warned} of {len(excess)} warn; misfits {min(excess):.2g} … "
-              f"{max(excess):.2g} times the limit", flush=True)  # fmt: skip
-    print(f"in all: {total} of {len(SHARES) * len(values)}")
+    return generation.assemble(pde, made, options.seed, "test")
 
 
 if __name__ == "__main__":

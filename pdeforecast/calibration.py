@@ -1,12 +1,13 @@
-"""What misfit is usual: measured on states from the distribution of the training data.
+"""What is usual: measured on states from the distribution of the training data.
 
-At each of several shares of the points, drawn at random, states are moved by a random element of the group
-and encoded. The largest misfits E are taken to follow a power law, P(E) ∝ E^(−1/γ), with Hill's estimate of
-γ, the mean of the logarithms of k of them above the least (Ann. Statist. 3, 1163, 1975), and its standard
-error γ/√k beside it, since few states leave it uncertain. The threshold is the quantile of that, or the
-largest misfit that was seen, where that is larger. First frames, from which forecasts mostly start, may be
-the hardest to encode: where they are many, they and later ones are judged apart, and the larger threshold
-holds.
+At each of several shares of the points, states are moved by a random element of the group, observed at
+points that are drawn at random or that lie together, as those of a swath do, and encoded. The largest misfits
+E are taken to follow a power law, P(E) ∝ E^(−1/γ), with Hill's estimate of γ, the mean of the logarithms of k
+of them above the least (Ann. Statist. 3, 1163, 1975), and its standard error γ/√k beside it, since few states
+leave it uncertain. The limit is the quantile of that, or the largest misfit that was seen, where that is
+larger. First frames, from which forecasts mostly start, may be the hardest to encode: where they are many,
+they and later ones are judged apart, and the larger limit holds. Departures are treated likewise, and
+variations by their inverses; half of the false alarms are the misfit's, and theirs the other half.
 """
 
 import math
@@ -17,20 +18,26 @@ import xarray as xr
 from torch import Tensor
 
 from pdeforecast.errors import DataError
+from pdeforecast.familiarity import LEAST, Familiarity, Fit, Limits
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.training import Trajectories
 from pdeforecast.trajectory import measure, trajectory_values
-from pdeforecast.trust import CARD, Familiarity
+from pdeforecast.trust import CARD
 
 FALSE_ALARMS = 1e-3
 """The share of familiar states that are called unlike the training data."""
-_PATTERNS = {1.0: 2, 0.3: 2, 0.1: 8, 0.05: 8, 0.02: 8, 0.01: 8}
+_SCATTERED = {1.0: 2, 0.3: 2, 0.1: 8, 0.05: 8, 0.02: 8, 0.01: 8}
 """Shares of the points, and how many choices of points and motions of the world: states are divided among
 them. The fewer points, the more the misfit depends on where they lie, and the less an encoding costs."""
+_GATHERED = {0.5: 8, 0.2: 8, 0.05: 16, 0.02: 16}
+"""The same for points that lie together."""
 _STATES = 1024
 """The most states that are encoded."""
+_SLACK = 1.1
+"""By which departures and variations may go beyond their limits: these are narrow where all states are much
+alike, and other grids see a little more of them, or less."""
 _TAIL = 0.05
-"""The share of states, those of the largest misfit, from which the tail is learned."""
+"""The share of states, those of the largest scores, from which the tail is learned."""
 
 
 def calibrate(model: Forecaster, ds: xr.Dataset, source: str) -> Familiarity:
@@ -65,27 +72,63 @@ def usual(model: Forecaster, data: Trajectories, source: str) -> Familiarity:
     states, first = _states(data, draw)
     if len(states) < 2:
         raise DataError("expected several states to calibrate on; came one.", "Give a file of more states.")
-    limits: dict[int, float] = {}
-    for share, patterns in sorted(_PATTERNS.items()):
-        size = max(1, round(share * len(data.points)))
-        patterns = min(patterns, len(states))
-        scores, counts, early = [], [], []
-        for part, begins in zip(states.tensor_split(patterns), first.tensor_split(patterns), strict=True):
-            keep = torch.randperm(len(data.points), generator=draw)[:size].sort().values
-            motion = model.geometry.random_motion(1, draw)[0]
-            points = model.geometry.act(motion, data.points[keep])
-            values = part[:, keep].to(model.mean.device)
-            score, count = model.examined(points, values, None, data.measure[keep])[1]
-            early.append(begins[(count > 0).cpu()])
-            scores.append(score[count > 0])
-            counts.append(count[count > 0].double())
-        found = torch.cat(scores).double().cpu()
-        begins = torch.cat(early)
-        apart = [found[begins], found[~begins]]
-        groups = apart if min(map(len, apart)) >= 1 / _TAIL else [found]
-        if len(found) > 1:
-            limits[round(float(torch.cat(counts).mean()))] = max(map(_limit, groups))
-    return Familiarity([*limits], [*limits.values()], FALSE_ALARMS, len(states), source)
+
+    def limits(shares: dict[float, int], together: bool) -> Limits:
+        ways = sorted(shares.items())
+        return _limits(
+            [_seen(model, data, (states, first), share, count, together, draw) for share, count in ways]
+        )
+
+    scattered, gathered = limits(_SCATTERED, together=False), limits(_GATHERED, together=True)
+    return Familiarity(scattered, gathered, FALSE_ALARMS, len(states), source)
+
+
+def _seen(
+    model: Forecaster,
+    data: Trajectories,
+    chosen: tuple[Tensor, Tensor],
+    share: float,
+    patterns: int,
+    together: bool,
+    draw: torch.Generator,
+) -> tuple[Fit, Tensor]:
+    """How chosen states look at a share of the points, and which of them are first frames."""
+    states, first = chosen
+    size, patterns = max(1, round(share * len(data.points))), min(patterns, len(states))
+    fits, early = [], []
+    for part, begins in zip(states.tensor_split(patterns), first.tensor_split(patterns), strict=True):
+        keep = torch.randperm(len(data.points), generator=draw)[:size]
+        if together:
+            middle = model.geometry.lift(data.points[keep[0]])
+            keep = model.geometry.distance(data.points, middle).argsort()[:size]
+        keep = keep.sort().values
+        motion = model.geometry.random_motion(1, draw)[0]
+        points = model.geometry.act(motion, data.points[keep])
+        values = part[:, keep].to(model.mean.device)
+        fit = model.examined(points, values, None, data.measure[keep])[1]
+        known = (fit.counts > 0).all(1).cpu()
+        fits.append(fit[known])
+        early.append(begins[known])
+    return Fit.concatenate(fits), torch.cat(early)
+
+
+def _limits(seen: list[tuple[Fit, Tensor]]) -> Limits:
+    """What familiar states stay within, from how they look at each number of observations."""
+    seen = [(fit, begins) for fit, begins in seen if len(begins) > 1]
+    counts = [round(float(fit.counts.sum(1).double().mean())) for fit, _ in seen]
+    rows = []
+    for fit, begins in seen:
+        own = [*fit.departure.unbind(1), *(1 / fit.variation).unbind(1)]
+        chances = [FALSE_ALARMS / 2, *len(own) * [FALSE_ALARMS / 2 / len(own)]]
+        scores = [score.double().cpu() for score in (fit.misfit, *own)]
+        rows.append([_limit(*pair, begins) for pair in zip(scores, chances, strict=True)])
+    variables = (len(rows[0]) - 1) // 2 if rows else 0
+    return Limits(
+        counts,
+        [row[0] for row in rows],
+        [[_SLACK * level for level in row[1 : 1 + variables]] for row in rows],
+        [[1 / (_SLACK * inverse) for inverse in row[1 + variables :]] for row in rows],
+    )
 
 
 def _states(data: Trajectories, draw: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -99,12 +142,19 @@ def _states(data: Trajectories, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     return data.values[chosen // frames, chosen % frames], chosen % frames == 0
 
 
-def _limit(misfit: Tensor) -> float:
-    """The misfit that a share `FALSE_ALARMS` of states exceeds, by the power law of the largest of these."""
-    largest = misfit.clamp_min(1e-30).sort(descending=True).values
+def _limit(scores: Tensor, chance: float, first: Tensor) -> float:
+    """What a share `chance` of states exceeds, of first frames and of later ones."""
+    apart = [scores[first], scores[~first]]
+    groups = apart if min(map(len, apart)) >= 1 / _TAIL else [scores]
+    return max(_quantile(group, chance) for group in groups)
+
+
+def _quantile(scores: Tensor, chance: float) -> float:
+    """What a share `chance` of states exceeds, by the power law of the largest of these."""
+    largest = scores.clamp(LEAST, 1 / LEAST).sort(descending=True).values
     count = max(1, round(_TAIL * len(largest)))
     start = largest[min(count, len(largest) - 1)]
     power = float((largest[:count] / start).log().mean())
     power *= 1 + 1 / math.sqrt(count)
-    fitted = float(start) * (count / len(largest) / FALSE_ALARMS) ** power
-    return max(fitted, float(largest[0]))
+    fitted = math.log(start) + power * math.log(count / len(largest) / chance)
+    return max(math.exp(min(fitted, -math.log(LEAST))), float(largest[0]))

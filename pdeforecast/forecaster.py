@@ -21,6 +21,7 @@ from pdeforecast.decoding import Decoded
 from pdeforecast.dynamics import LatentDynamics, Modal
 from pdeforecast.encoder import MetaSGD
 from pdeforecast.errors import DataError, DivergedError, UsageError, nearest
+from pdeforecast.familiarity import Fit, examine
 from pdeforecast.field import EquivariantField
 from pdeforecast.geometry import GEOMETRIES, Geometry
 from pdeforecast.kernel_dynamics import KernelDynamics
@@ -31,6 +32,7 @@ from pdeforecast.preconditioner import PreconditionedSGD, homogeneous
 from pdeforecast.principal import FINE_NOISE, PrincipalSGD
 from pdeforecast.rollout import Surroundings, rollout
 from pdeforecast.trajectory import (
+    STATION,
     TIMES,
     Samples,
     converted,
@@ -50,7 +52,7 @@ from pdeforecast.trajectory import (
     to_dataset,
     unit_of,
 )
-from pdeforecast.trust import doubts, misfit
+from pdeforecast.trust import doubts
 
 _POINTS = 2**16
 """Points decoded at once."""
@@ -154,11 +156,11 @@ class Forecaster(nn.Module):
         values: Tensor,
         variance: Tensor | None = None,
         measure: Tensor | None = None,
-    ) -> tuple[Latents, tuple[Tensor, Tensor]]:
-        """The latents that `encode` gives, and the states' misfit and observations: see `trust.misfit`."""
+    ) -> tuple[Latents, Fit]:
+        """The latents that `encode` gives, and how the states look beside those of the training data."""
         inputs = *self._normal(points, values, variance), measure
         latents = self._encoded(*inputs)
-        return self._plain(latents), misfit(self.encoder, latents, *inputs)
+        return self._plain(latents), examine(self.encoder, latents, *inputs)
 
     def _encoded(
         self, points: Tensor, values: Tensor, variance: Tensor | None, measure: Tensor | None
@@ -280,7 +282,7 @@ class Forecaster(nn.Module):
         axes, places, on_grid = self._targets(given, grid, like)
         latents, fit = self.examined(start.points, start.values, start.variance, start.measure)
         observed = (series[-1][0] - series[0][0]) / by_time if series else 0.0
-        said = doubts(self.card, times, unit, fit, by_time, observed)
+        said = doubts(self.card, times, unit, fit, list(self.config.variables), by_time, observed)
         if len(series) > 1:
             latents = self._assimilated(series, around)
         order = sorted(set(times))
@@ -369,7 +371,7 @@ class Forecaster(nn.Module):
         self, state: xr.Dataset, grid: Mapping[str, int] | None, like: xr.Dataset | None
     ) -> tuple[dict[str, Any], dict[str, Any], bool]:
         """The axes of the forecast, its coordinates in the units they were given in, where those are
-        others, and whether it lies on a grid."""
+        others, with the names of its places, and whether it lies on a grid."""
         ds = state if like is None else like
         by = factors(ds, self.geometry.units)
         same = converted(ds, by, self.geometry.units)
@@ -380,6 +382,8 @@ class Forecaster(nn.Module):
                 name: xr.Variable("point", flat(ds, name, self.geometry), place.attrs)
                 for name, place in places.items()
             }
+            if STATION in ds.coords and ds[STATION].dims == ("point",):
+                places[STATION] = ds[STATION].variable
         return axes, places, on_grid
 
 

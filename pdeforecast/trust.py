@@ -1,98 +1,23 @@
-"""What a forecast cannot be asked: times beyond what was measured, states unlike the training data.
-
-How unlike a state y is follows from what its encoding leaves. With R the variance of the errors of the
-observations, f₀ the field of the mean latents c₀ and f the field of the encoded ones, the exact step makes
-
-    (y − f₀)ᵀ R⁻¹ (y − f)  =  (y − f₀)ᵀ (A S Aᵀ + R)⁻¹ (y − f₀),
-
-the Mahalanobis energy of the observations under the prior, so that no matrix is factorised again. Its mean
-over the observations is the *misfit*: about 1 for states of the prior, whatever is observed of them. An
-encoder without a prior leaves the mean square of its residual alone.
-
-States are no Gaussian field, so what misfit is usual is measured on states from the training data's
-distribution, at several shares of their points (`calibration.py`), and kept in the model's card.
-"""
+"""What a forecast cannot be asked: times beyond what was measured, states unlike the training data."""
 
 import math
 import warnings
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from pdeforecast.encoder import MetaSGD
-from pdeforecast.latents import Latents
-from pdeforecast.observed import merge_duplicates
-from pdeforecast.preconditioner import PreconditionedSGD
-from pdeforecast.principal import PrincipalSGD
+from pdeforecast.familiarity import Familiarity, Fit
 
+_FLAT = 1e6
+"""What varies so many times less does not vary."""
 CARD = "familiarity"
 """The entry of a model's card that holds a `Familiarity`."""
 
 
 class TrustWarning(UserWarning):
     """A forecast or a training that is not to be trusted: a line of cause, a line of cure."""
-
-
-@dataclass(frozen=True)
-class Familiarity:
-    """The misfit that states like the training data stay below.
-
-    Attributes:
-        observations: how many values were observed, ascending.
-        threshold: the misfit at each of them.
-        false_alarms: the share of states like the training data that is above.
-        states: how many states it was learned from.
-        source: which states those were.
-    """
-
-    observations: list[int]
-    threshold: list[float]
-    false_alarms: float
-    states: int
-    source: str
-
-    def limit(self, count: int) -> float:
-        """The threshold for `count` observations, linear in logarithms between those that were measured;
-        infinite below the fewest of them, where nothing is known."""
-        x = [math.log(n) for n in self.observations]
-        if count < self.observations[0]:
-            return math.inf
-        i = min(bisect_right(self.observations, count), len(x) - 1)
-        if i == 0 or count >= self.observations[-1]:
-            return self.threshold[-1]
-        share = (math.log(count) - x[i - 1]) / (x[i] - x[i - 1])
-        return self.threshold[i - 1] ** (1 - share) * self.threshold[i] ** share
-
-
-@torch.no_grad()
-def misfit(
-    encoder: PreconditionedSGD | PrincipalSGD | MetaSGD,
-    latents: Latents,
-    points: Tensor,
-    values: Tensor,
-    variance: Tensor | None = None,
-    measure: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The misfit (batch,) of states that were encoded as `latents`, and how many values are observed of each.
-
-    Arguments are those of the encoder.
-    """
-    points, values, variance = merge_duplicates(points, values, variance)
-    kind = torch.float64 if encoder.field.linear else values.dtype
-    latents, values = latents.map(lambda tensor: tensor.to(kind)), values.to(kind)
-    left = values - encoder.field(points.to(kind), latents)
-    innovation, noise = left, values.new_ones(values.shape[-1])
-    if not isinstance(encoder, MetaSGD):
-        mean = Latents(latents.poses, encoder.centre.to(kind)[None], latents.windows)
-        innovation, noise = values - encoder.field(points.to(kind), mean), encoder.noise
-    error = noise / (1.0 if measure is None else measure.to(values)[:, None])
-    error = error + (0.0 if variance is None else variance.to(kind))
-    count = (~values.isnan()).flatten(1).sum(1)
-    return (innovation * left / error).nan_to_num().flatten(1).sum(1) / count.clamp_min(1), count
 
 
 @dataclass(frozen=True)
@@ -117,22 +42,24 @@ def doubts(
     card: Mapping[str, Any],
     times: Sequence[float],
     unit: str,
-    fit: tuple[Tensor, Tensor],
+    fit: Fit,
+    variables: Sequence[str],
     by: float = 1.0,
     observed: float = 0.0,
 ) -> Doubts:
-    """What there is to say of a forecast to `times` from states of a misfit and a number of observations.
+    """What there is to say of a forecast to `times` from states that look as `fit` says.
 
     Args:
         card: of the model: `horizon`, `measured_horizon` and `familiarity`, as far as they are known.
-        fit: what `misfit` returns.
+        fit: what `examine` returns.
+        variables: their names.
         by: what times in `unit` are multiplied with, for the unit of the model.
         observed: when the state was last observed, after its first time.
     """
     shown = "" if unit == "1" else f" {unit}"
     late, notes = _beyond(card, max(times), shown, by)
     fitted, _ = _beyond(card, observed, shown, by, "observations")
-    return Doubts([*late, *fitted, *_unlike(card, *fit)], notes)
+    return Doubts([*late, *fitted, *_unlike(card, fit, variables)], notes)
 
 
 def _beyond(
@@ -158,23 +85,35 @@ def _beyond(
     return [], []
 
 
-def _unlike(card: Mapping[str, Any], score: Tensor, count: Tensor) -> list[str]:
+def _unlike(card: Mapping[str, Any], fit: Fit, variables: Sequence[str]) -> list[str]:
     """A warning if states are unlike the training data."""
-    if not card.get(CARD, {}).get("observations"):
+    # What was calibrated before observations were told apart is not known any more.
+    if "scattered" not in card.get(CARD, {}):
         return []
-    known = Familiarity(**card[CARD])
-    pairs = zip(score.tolist(), count.tolist(), strict=True)
-    excess = [value / known.limit(seen) if seen else 0.0 for value, seen in pairs]
-    strange = [i for i, times in enumerate(excess) if not times <= 1]
+    excess = Familiarity.read(card[CARD]).excess(fit)
+    strange = [i for i, times in enumerate(excess) if not (times <= 1).all()]
     if not strange:
         return []
     which = ", ".join(map(str, strange[:5])) + (", …" if len(strange) > 5 else "")
     cause = (
         f"expected states like the training data; {len(strange)} of {len(excess)} (sample {which}) are "
-        f"unlike it: a misfit {max(excess):.3g} times the limit for familiar ones."
+        f"unlike it: {', '.join(_reasons(excess.max(0), variables))}."
     )
     cure = (
-        "Compare their equation, parameters and units with those that `pdeforecast inspect MODEL` tells, "
-        "or train on such states."
+        "Compare their equation, parameters, units and signs with those that `pdeforecast inspect MODEL` "
+        "tells, or train on such states."
     )
     return [f"{cause}\n{cure}"]
+
+
+def _reasons(excess: np.ndarray, variables: Sequence[str]) -> Iterator[str]:
+    """Which limits are exceeded, and how many times (1 + 2 V,)."""
+    misfit, departures, variations = excess[0], *excess[1:].reshape(2, -1)
+    if not misfit <= 1:
+        yield f"a misfit {misfit:.3g} times the limit for familiar ones"
+    for name, far, flat in zip(variables, departures, variations, strict=True):
+        if not far <= 1:
+            yield f"{name} lies {far:.3g} times as far from the mean state as familiar ones do"
+        if not flat <= 1:
+            by = f"varies {flat:.3g} times less than" if flat < _FLAT else "does not vary as"
+            yield f"{name} {by} familiar ones do"

@@ -1,6 +1,8 @@
 """A forecast says when it is asked for more than the model can give, and only then."""
 
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,15 @@ import xarray as xr
 
 from pdeforecast import checkpoint, cli, generation
 from pdeforecast.calibration import calibrate
+from pdeforecast.familiarity import Fit, Limits, examine, gathered
 from pdeforecast.forecaster import Forecaster
+from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.pdes import NavierStokes
 from pdeforecast.trajectory import open_dataset, save_dataset
-from pdeforecast.trust import CARD, Familiarity, TrustWarning, doubts, misfit
+from pdeforecast.trust import CARD, TrustWarning, doubts
 
-FIT = torch.tensor([1.0]), torch.tensor([100])
+ONE = torch.ones(1, 1)
+FIT = Fit(ONE[0], ONE, ONE, torch.tensor([[100]]), torch.tensor([False]))
 
 
 @pytest.mark.parametrize("count", [5, 40, 144])
@@ -29,7 +34,7 @@ def test_the_misfit_is_the_energy_under_the_prior(model: Forecaster, count: int)
     variance = 0.1 * torch.rand(2, count, 1, generator=draw, dtype=torch.float64)
     measure = 0.5 + torch.rand(count, generator=draw, dtype=torch.float64)
     inputs = points, values, variance, measure
-    score, seen = misfit(encoder, encoder(*inputs), *inputs)
+    fit = examine(encoder, encoder(*inputs), *inputs)
     design = encoder.field.design(points, encoder.poses, encoder.windows).to_dense()
     factor = encoder.prior_factor(0)
     start = design @ encoder.initial[0, encoder.orbit].flatten()
@@ -40,14 +45,65 @@ def test_the_misfit_is_the_energy_under_the_prior(model: Forecaster, count: int)
         full = shown @ shown.T + error[known].diag()
         left = values[i, known, 0] - start[known]
         energy = left @ torch.linalg.solve(full, left) / known.sum()
-        assert seen[i] == known.sum() and float(score[i]) == pytest.approx(float(energy), rel=1e-6)
+        assert fit.counts[i, 0] == known.sum() and float(fit.misfit[i]) == pytest.approx(
+            float(energy), rel=1e-6
+        )
 
 
-def test_limits_between_and_beyond_the_measured_counts() -> None:
-    known = Familiarity([10, 100], [2.0, 8.0], 1e-3, 9, "mine")
-    assert [known.limit(n) for n in (10, 100, 10**6)] == pytest.approx([2, 8, 8])
-    assert known.limit(round(10**1.5)) == pytest.approx(4, rel=0.02)
-    assert known.limit(9) == np.inf
+def fit(misfit: float, departures: list[float], variations: list[float], counts: list[int]) -> Fit:
+    """That of one state whose observations are scattered."""
+    sizes = torch.tensor([departures]), torch.tensor([variations])
+    return Fit(torch.tensor([misfit]), *sizes, torch.tensor([counts]), torch.tensor([False]))
+
+
+@pytest.mark.parametrize(("count", "limit"), [(5, 2), (16, 4), (50, 8), (10**5, 8)])
+def test_limits_between_and_beyond_the_measured_counts(count: int, limit: float) -> None:
+    """Linear in logarithms; a variable counts as if others were observed as often."""
+    known = Limits([10, 100], [2.0, 8.0], [[2.0, 20.0], [8.0, 80.0]], [[0.2, 1.0], [0.8, 4.0]])
+    times = known.excess(fit(16.0, [16.0, 16.0], [0.1, 0.1], [count, count]))
+    assert times[0] == pytest.approx([16 / limit, 16 / limit, 1.6 / limit, limit, 5 * limit], rel=0.02)
+
+
+def test_nothing_is_exceeded_where_nothing_is_known() -> None:
+    """Fewer observations than were measured, of a variable or in all; none measured."""
+    known = Limits([10, 100], [1.0, 1.0], [[1.0, 1.0]] * 2, [[1.0, 1.0]] * 2)
+    for counts, judged in (([2, 2], []), ([2, 8], [0, 2, 4]), ([0, 50], [0, 2, 4])):
+        times = known.excess(fit(9.0, [9.0, 9.0], [0.0, 0.0], counts))[0]
+        assert np.flatnonzero(times > 1).tolist() == judged and np.flatnonzero(times).tolist() == judged
+    assert not Limits([], [], [], []).excess(fit(9.0, [9.0], [0.0], [100])).any()
+
+
+def test_departures_and_variations_are_those_of_weighted_values(model: Forecaster) -> None:
+    """The closed forms, of what is observed; errors of the observations are no departure."""
+    draw = torch.Generator().manual_seed(5)
+    points, shape = model.geometry.random_points(60, draw), (2, 60, 1)
+    values = 1 + torch.randn(shape, generator=draw, dtype=torch.float64)
+    values[0, ::4] = torch.nan
+    share = 0.5 + torch.rand(60, generator=draw, dtype=torch.float64)
+    inputs = points, values, torch.full_like(values, 0.3), share
+    latents = model.encoder(*inputs)
+    found = examine(model.encoder, latents, *inputs)
+    mean = model.encoder.field(points, replace(latents, contexts=model.encoder.centre[None]))[0, :, 0]
+    for i in range(2):
+        seen = ~values[i, :, 0].isnan()
+        y, w = values[i, seen, 0], share[seen] / share[seen].sum()
+        departure = float((w * (y - mean[seen]) ** 2).sum() - 0.3) ** 0.5
+        variation = float((w * (y - (w * y).sum()) ** 2).sum()) ** 0.5
+        assert float(found.departure[i, 0]) == pytest.approx(departure, rel=1e-12)
+        assert float(found.variation[i, 0]) == pytest.approx(variation, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize(("count", "shares"), [(100, (0.2, 0.1)), (400, (0.5, 0.2, 0.1)), (4000, (0.5, 0.2))])
+def test_observations_are_scattered_or_gathered(name: str, count: int, shares: tuple[float, ...]) -> None:
+    """Random points are scattered, those nearest to one of them gathered."""
+    geometry, draw = GEOMETRIES[name], torch.Generator().manual_seed(count)
+    points = geometry.random_points(count, draw)
+    order = geometry.distance(points, geometry.lift(points[:1])).argsort()
+    assert not gathered(geometry, points) and not gathered(geometry, points[order[count // 40 :]])
+    for share in shares:
+        assert gathered(geometry, points[order[: round(share * count)]])
+    assert gathered(geometry, points[:1]) and gathered(geometry, points[:0])
 
 
 @pytest.mark.parametrize(
@@ -61,7 +117,7 @@ def test_limits_between_and_beyond_the_measured_counts() -> None:
     ],
 )
 def test_lead_times(card: dict[str, float], last: float, warned: str | None, noted: str | None) -> None:
-    said = doubts(card, [0.0, last], "hours", FIT)
+    said = doubts(card, [0.0, last], "hours", FIT, ["height"])
     assert len(said.warnings) == (warned is not None) and len(said.notes) == (noted is not None)
     for text, found in ((warned, said.warnings), (noted, said.notes)):
         assert text is None or (
@@ -72,7 +128,7 @@ def test_lead_times(card: dict[str, float], last: float, warned: str | None, not
 
 def test_observations_beyond_what_was_trained(model: Forecaster, flow: xr.Dataset) -> None:
     """In the unit of the state; a warning of its own, beside that of lead times."""
-    said = doubts({"horizon": 120.0}, [0.0, 1.0], "hours", FIT, by=60.0, observed=5.0)
+    said = doubts({"horizon": 120.0}, [0.0, 1.0], "hours", FIT, ["height"], by=60.0, observed=5.0)
     assert "observations up to 2 hours" in said.warnings[0] and "came 5 hours" in said.warnings[0]
     assert len(said.warnings) == 1 and len(said.warnings[0].split("\n")) == 2
     model.card.pop(CARD)
@@ -95,7 +151,8 @@ def test_it_fires_on_rough_states_and_not_on_familiar_ones(
 ) -> None:
     found = calibrate(model, fields(flow, 20), "moved states")
     assert model.card[CARD]["states"] == found.states == 240
-    assert found.observations == sorted(found.observations) and found.observations[-1] == 32 * 32
+    assert found.scattered.observations == [10, 20, 51, 102, 307, 1024]
+    assert found.gathered.observations == [20, 51, 205, 512]
     state = flow.isel(time=1, drop=True)
     noise = np.random.default_rng(0).normal(size=state.vorticity.shape)
     rough = state.assign(vorticity=state.vorticity + 0.5 * float(state.vorticity.std()) * noise)
@@ -125,6 +182,30 @@ def test_it_fires_on_rough_states_and_not_on_familiar_ones(
     assert err.replace("warning: ", "").strip() == open_dataset(tmp_path / "out.nc").attrs["warnings"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda y: 0 * y, "vorticity does not vary"),
+        (lambda y: 0.01 * y, "vorticity varies"),
+        (lambda y: 10 * y, "as far from the mean state"),
+        (lambda y: y + 50, "as far from the mean state"),
+    ],
+)
+def test_a_wrong_variable_is_named(
+    model: Forecaster, flow: xr.Dataset, wrong: Callable[[xr.DataArray], xr.DataArray], said: str
+) -> None:
+    """Zero, in another unit, or with an offset: whole, with gaps, or in a part of the plane."""
+    calibrate(model, fields(flow, 20), "moved states")
+    state = flow.isel(time=1, drop=True)
+    for keep in (True, np.random.default_rng(3).random((32, 32)) < 0.1, state.x < 0.4):
+        shown = state.assign(vorticity=state.vorticity.where(keep))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", TrustWarning)
+            model.forecast(shown, [0], like=state)
+        with pytest.warns(TrustWarning, match=said):
+            model.forecast(shown.assign(vorticity=wrong(shown.vorticity)), [0], like=state)
+
+
 @pytest.mark.parametrize("copies", [2, 5, 12])
 def test_few_first_frames_count_as_well(model: Forecaster, flow: xr.Dataset, copies: int) -> None:
     """Whether they are too few to be judged apart, as later ones may not be, or enough."""
@@ -140,7 +221,9 @@ def test_few_first_frames_count_as_well(model: Forecaster, flow: xr.Dataset, cop
 
 def test_a_trained_run_is_calibrated(model: Forecaster) -> None:
     known = model.card[CARD]
-    assert known["source"] == "training states" and known["observations"] == sorted(known["observations"])
+    assert known["source"] == "training states"
+    for limits in (known["scattered"], known["gathered"]):
+        assert limits["observations"] == sorted(limits["observations"])
 
 
 def test_shipped_models_are_calibrated() -> None:
