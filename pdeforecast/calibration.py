@@ -29,8 +29,8 @@ FALSE_ALARMS = 1e-3
 _SCATTERED = {1.0: 2, 0.3: 2, 0.1: 8, 0.05: 8, 0.02: 8, 0.01: 8}
 """Shares of the points, and how many choices of points and motions of the world: states are divided among
 them. The fewer points, the more the misfit depends on where they lie, and the less an encoding costs."""
-_GATHERED = {0.5: 8, 0.2: 8, 0.05: 16, 0.02: 16}
-"""The same for points that lie together."""
+_GATHERED = {0.5: 8, 0.2: 16, 0.05: 32, 0.02: 32}
+"""The same for points that lie together: more choices, since places differ from one another."""
 _STATES = 1024
 """The most states that are encoded."""
 _SLACK = 1.1

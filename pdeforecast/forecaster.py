@@ -1,6 +1,6 @@
 """Encode the initial state, roll the latents out to these times, decode at these points."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -240,7 +240,7 @@ class Forecaster(nn.Module):
     def forecast(
         self,
         state: xr.Dataset,
-        lead_time: Sequence[float],
+        lead_time: Sequence[float] | float,
         grid: Mapping[str, int] | None = None,
         like: xr.Dataset | None = None,
         statics: xr.Dataset | None = None,
@@ -255,8 +255,8 @@ class Forecaster(nn.Module):
         Args:
             state: a full grid, a grid with NaN gaps, or loose sensors; of several times, the first.
                 Static fields lie at the same points, or, beside loose sensors, on the default grid.
-            lead_time: any real numbers ≥ 0, in the time unit that `state` says, else in that of the
-                training data; 0 is the reconstruction.
+            lead_time: one or several real numbers ≥ 0, in the time unit that `state` says, else in that of
+                the training data; 0 is the reconstruction.
             grid: the size of each axis of the forecast's grid; by default the points are those of
                 `like`, or else those of `state`.
             like: a Dataset whose points are taken.
@@ -270,6 +270,7 @@ class Forecaster(nn.Module):
             UsageError: if lead times or grid mean nothing, or the model cannot assimilate.
             DivergedError: if the forecast leaves the finite numbers; if `lazy`, when it is read.
         """
+        _check_dataset(state, self.config.variables)
         times, given = lead_times(lead_time), _in_order(state) if assimilate else _first(state)
         own = self.config.time_unit
         unit = time_unit(given, own)
@@ -385,6 +386,18 @@ class Forecaster(nn.Module):
             if STATION in ds.coords and ds[STATION].dims == ("point",):
                 places[STATION] = ds[STATION].variable
         return axes, places, on_grid
+
+
+def _check_dataset(state: Any, variables: Iterable[str]) -> None:
+    """That a state is a Dataset, since coordinates and units tell what its numbers are."""
+    if not isinstance(state, xr.Dataset):
+        name = next(iter(variables))
+        raise DataError(
+            f"expected a state as xarray.Dataset; came {type(state).__name__}.",
+            f"Type `state.to_dataset(name={name!r})`."
+            if isinstance(state, xr.DataArray)
+            else f"Type `xr.Dataset({{{name!r}: …}}, coords=…)`, with the coordinates of its values.",
+        )
 
 
 _STENCIL = 4

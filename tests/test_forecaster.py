@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,6 +166,24 @@ def test_as_many_forcings_as_states(model: Forecaster, flow: xr.Dataset) -> None
     assert model.forecast(state, [1], GRID).sizes["sample"] == 3
     with pytest.raises(DataError, match="as many states as static fields"):
         model.forecast(state.assign(vorticity=state.vorticity[0]), [1])
+
+
+def test_one_lead_time_alone(model: Forecaster, flow: xr.Dataset) -> None:
+    for alone in (0.5, np.float32(0.5), np.array(0.5)):
+        same(model.forecast(flow, alone, GRID), model.forecast(flow, [0.5], GRID))
+
+
+@pytest.mark.parametrize("times", ["0:19:1", ["a"], None, np.timedelta64(1, "h"), [[0.0, 1.0]]])
+def test_lead_times_must_be_numbers(model: Forecaster, flow: xr.Dataset, times: Any) -> None:
+    with pytest.raises(UsageError, match="lead_time="):
+        model.forecast(flow, times, GRID)
+
+
+def test_states_must_be_datasets(model: Forecaster, flow: xr.Dataset) -> None:
+    with pytest.raises(DataError, match=r"to_dataset\(name='vorticity'\)"):
+        model.forecast(flow.vorticity, [0.5], GRID)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="ndarray"):
+        model.forecast(flow.vorticity.values, [0.5], GRID)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("times", [[], [-1], [float("nan")], [float("inf")]])

@@ -14,13 +14,19 @@ from pdeforecast.trajectory.layout import axes_of, default_axes, is_grid
 from pdeforecast.trajectory.units import times_in
 
 
-def lead_times(asked: Sequence[float]) -> list[float]:
-    """Lead times as plain numbers.
+def lead_times(asked: Sequence[float] | float) -> list[float]:
+    """One or several lead times as plain numbers.
 
     Raises:
-        UsageError: unless there are some, all finite and ≥ 0.
+        UsageError: unless there are some, all finite numbers ≥ 0.
     """
-    times = [float(t) for t in asked]
+    given = np.atleast_1d(np.asarray(asked))
+    if given.ndim > 1 or given.dtype.kind not in "fiu":
+        raise UsageError(
+            f"expected numbers as lead times; came {asked!r}.",
+            "Give them in the time unit of the state, such as `lead_time=[0.5, 1.0]`.",
+        )
+    times = [float(t) for t in given]
     if not times or any(not 0 <= t < float("inf") for t in times):
         raise UsageError(
             f"expected one or more finite lead times ≥ 0; came {times}.",
