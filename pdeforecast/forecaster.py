@@ -45,6 +45,7 @@ from pdeforecast.trajectory import (
     observations,
     samples,
     start_time,
+    station_names,
     target,
     time_factor,
     time_unit,
@@ -240,7 +241,7 @@ class Forecaster(nn.Module):
     def forecast(
         self,
         state: xr.Dataset,
-        lead_time: Sequence[float] | float,
+        lead_time: Iterable[float] | float,
         grid: Mapping[str, int] | None = None,
         like: xr.Dataset | None = None,
         statics: xr.Dataset | None = None,
@@ -270,7 +271,8 @@ class Forecaster(nn.Module):
             UsageError: if lead times or grid mean nothing, or the model cannot assimilate.
             DivergedError: if the forecast leaves the finite numbers; if `lazy`, when it is read.
         """
-        _check_dataset(state, self.config.variables)
+        for what, ds in (("state", state), ("like", like), ("statics", statics)):
+            _check_dataset(ds, what, self.config.variables)
         times, given = lead_times(lead_time), _in_order(state) if assimilate else _first(state)
         own = self.config.time_unit
         unit = time_unit(given, own)
@@ -383,19 +385,19 @@ class Forecaster(nn.Module):
                 name: xr.Variable("point", flat(ds, name, self.geometry), place.attrs)
                 for name, place in places.items()
             }
-            if STATION in ds.coords and ds[STATION].dims == ("point",):
-                places[STATION] = ds[STATION].variable
+            names = station_names(ds, self.geometry)
+            places |= {} if names is None else {STATION: xr.Variable("point", names)}
         return axes, places, on_grid
 
 
-def _check_dataset(state: Any, variables: Iterable[str]) -> None:
-    """That a state is a Dataset, since coordinates and units tell what its numbers are."""
-    if not isinstance(state, xr.Dataset):
+def _check_dataset(ds: Any, what: str, variables: Iterable[str]) -> None:
+    """That what is given is a Dataset, since coordinates and units tell what its numbers are."""
+    if not isinstance(ds, xr.Dataset) and (ds is not None or what == "state"):
         name = next(iter(variables))
         raise DataError(
-            f"expected a state as xarray.Dataset; came {type(state).__name__}.",
-            f"Type `state.to_dataset(name={name!r})`."
-            if isinstance(state, xr.DataArray)
+            f"expected `{what}` as xarray.Dataset; came {type(ds).__name__}.",
+            f"Type `{what}.to_dataset(name={name!r})`."
+            if isinstance(ds, xr.DataArray)
             else f"Type `xr.Dataset({{{name!r}: …}}, coords=…)`, with the coordinates of its values.",
         )
 

@@ -173,7 +173,15 @@ def test_one_lead_time_alone(model: Forecaster, flow: xr.Dataset) -> None:
         same(model.forecast(flow, alone, GRID), model.forecast(flow, [0.5], GRID))
 
 
-@pytest.mark.parametrize("times", ["0:19:1", ["a"], None, np.timedelta64(1, "h"), [[0.0, 1.0]]])
+def test_lead_times_from_anything_that_holds_numbers(model: Forecaster, flow: xr.Dataset) -> None:
+    expected = model.forecast(flow, [0.5, 1], GRID)
+    for times in ((0.5, 1), iter([0.5, 1]), np.array([0.5, 1]), expected.lead_time, list(expected.lead_time)):
+        same(model.forecast(flow, times, GRID), expected)
+
+
+@pytest.mark.parametrize(
+    "times", ["0:19:1", ["a"], None, np.timedelta64(1, "h"), [[0.0, 1.0]], [[0.0], [1.0, 2.0]]]
+)
 def test_lead_times_must_be_numbers(model: Forecaster, flow: xr.Dataset, times: Any) -> None:
     with pytest.raises(UsageError, match="lead_time="):
         model.forecast(flow, times, GRID)
@@ -184,6 +192,10 @@ def test_states_must_be_datasets(model: Forecaster, flow: xr.Dataset) -> None:
         model.forecast(flow.vorticity, [0.5], GRID)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="ndarray"):
         model.forecast(flow.vorticity.values, [0.5], GRID)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"`like` as xarray.Dataset"):
+        model.forecast(flow, [0.5], like=flow.vorticity)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"`statics` as xarray.Dataset"):
+        model.forecast(flow, [0.5], statics=flow.forcing)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("times", [[], [-1], [float("nan")], [float("inf")]])

@@ -72,7 +72,12 @@ def test_answers_at_the_stations_carry_their_names(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrustWarning)
         here, there = model.forecast(read, [0]), model.forecast(read, [0], {"y": 4, "x": 4})
+        named = read.assign_coords(station=("point", [b"b", b"a"])).swap_dims(point="station")
+        other = read.assign_coords(station=("point", np.array([7, None], dtype=object)))
+        spaced, missing = model.forecast(named, [0]), model.forecast(other, [0])
     assert here.station.values.tolist() == ["b", "a"] and "station" not in there.coords
+    assert spaced.station.dims == ("point",) and spaced.station.values.tolist() == ["b", "a"]
+    assert missing.station.values.tolist() == ["7", ""]
 
 
 def test_statics_from_another_file(model: Forecaster, flow: xr.Dataset, tmp_path: Path) -> None:
@@ -174,16 +179,20 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
         read_stations(tmp_path / "t.csv", PLANE, ["vorticity"])
 
 
-@pytest.mark.parametrize("suffix", ["csv", "nc"])
+@pytest.mark.parametrize("suffix", ["csv", "nc", "zarr"])
 def test_the_command_from_stations_to_stations(
     shared: Path, flow: xr.Dataset, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if suffix == "zarr":
+        pytest.importorskip("zarr")
     stations(flow.isel(time=0, sample=0, drop=True), tmp_path / "s.csv")
     table(tmp_path / "at.csv", "x,y,station,who\n0.1,0.2,me,0\n0.1,0.2,me again,1\n0.9,0.5,you,2\n")
     out = tmp_path / f"out.{suffix}"
     given = f"--sensors {tmp_path / 's.csv'} --at {tmp_path / 'at.csv'}"
     line = f"forecast {shared / 'tiny'} {given} --lead-time 0,1"
-    assert cli.main([*line.split(), "-o", str(out)]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cli.main([*line.split(), "-o", str(out)]) == 0
     if suffix == "csv":
         rows = list(csv.DictReader(out.open()))
         assert list(rows[0]) == ["sample", "lead_time", "station", "y", "x", "vorticity"]

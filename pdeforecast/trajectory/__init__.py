@@ -28,6 +28,7 @@ from pdeforecast.trajectory.layout import (
     grid_points,
     is_grid,
     loose_points,
+    station_names,
     times_of,
 )
 from pdeforecast.trajectory.matching import SAME_TIME, Matched, match
@@ -85,6 +86,7 @@ __all__ = [
     "save_dataset",
     "start_time",
     "state_hash",
+    "station_names",
     "stream",
     "target",
     "time_factor",

@@ -1,6 +1,7 @@
 """What a forecast is asked for: when, where, and from what time on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +15,22 @@ from pdeforecast.trajectory.layout import axes_of, default_axes, is_grid
 from pdeforecast.trajectory.units import times_in
 
 
-def lead_times(asked: Sequence[float] | float) -> list[float]:
+def lead_times(asked: Iterable[float] | float) -> list[float]:
     """One or several lead times as plain numbers.
 
     Raises:
         UsageError: unless there are some, all finite numbers ≥ 0.
     """
-    given = np.atleast_1d(np.asarray(asked))
+    plain: Any = asked
+    if isinstance(asked, Iterable) and not isinstance(asked, str) and not hasattr(asked, "dtype"):
+        plain = list(asked)
+    try:
+        given = np.atleast_1d(np.asarray(plain))
+    except ValueError:  # lists of several lengths
+        given = np.empty((0, 0))
     if given.ndim > 1 or given.dtype.kind not in "fiu":
         raise UsageError(
-            f"expected numbers as lead times; came {asked!r}.",
+            f"expected numbers as lead times; came {type(asked).__name__} of {given.ndim}-d {given.dtype}.",
             "Give them in the time unit of the state, such as `lead_time=[0.5, 1.0]`.",
         )
     times = [float(t) for t in given]

@@ -62,6 +62,20 @@ def flat(ds: xr.Dataset, name: str, geometry: Geometry) -> NDArray[Any]:
     return ds[name].transpose(*place_dims(ds, geometry)).values.reshape(-1)
 
 
+def station_names(ds: xr.Dataset, geometry: Geometry) -> NDArray[Any] | None:
+    """The names of loose points, (M,) texts, empty where one has none; None if there are no names."""
+    dims = place_dims(ds, geometry)
+    if STATION not in ds.coords or ds[STATION].dims != dims or len(dims) > 1:
+        return None
+    return np.array([_name(value) for value in ds[STATION].values.tolist()], dtype=object)
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return "" if value is None or value != value else str(value)
+
+
 def axes_of(ds: xr.Dataset, geometry: Geometry) -> dict[str, Tensor]:
     """The axes of a Dataset on a grid, slow first; those of one at loose points, each (M,)."""
     grid = is_grid(ds, geometry)
