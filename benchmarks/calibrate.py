@@ -55,10 +55,9 @@ def validation(model: pf.Forecaster, samples: int, seed: int) -> xr.Dataset:
 
 def limit(found: Familiarity) -> str:
     """A line of the card."""
-    least = found.scattered.observations[0]
     return (
         f"It warns of states unlike the training data (and of 1 in {1 / found.false_alarms:.0f} others), "
-        f"from {least} observed values on: calibrated on {found.states} {found.source}."
+        f"from {found.by_count.at[0]:.0f} observed values on: calibrated on {found.states} {found.source}."
     )
 
 

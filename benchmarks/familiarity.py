@@ -20,7 +20,6 @@ from pdeforecast.bench.study import Model, Study
 from pdeforecast.config import override
 from pdeforecast.familiarity import Familiarity
 from pdeforecast.trajectory import measure, open_dataset, trajectory_values
-from pdeforecast.trust import CARD
 
 SHARES = ((1.0, False), (0.3, False), (0.1, False), (0.05, False), (0.02, False), (0.3, True), (0.1, True))
 """Shares of the points, and whether they lie about one of them."""
@@ -43,7 +42,8 @@ def main() -> None:
     by = {name: float(factor) for name, factor in (given.split("=", 1) for given in options.times)}
     ds = ds.assign({name: ds[name] * factor for name, factor in by.items()})
     _, points, values = trajectory_values(ds, model.geometry, model.config.variables)
-    weights, known = measure(ds, model.geometry), Familiarity.read(model.card[CARD])
+    weights, known = measure(ds, model.geometry), Familiarity.of(model.card)
+    assert known is not None
     draw = torch.Generator().manual_seed(5)
     total, flat = 0, values.flatten(0, 1)
     for share, about_one in SHARES:

@@ -2,7 +2,7 @@
 
     python benchmarks/ship.py RUN_DIR NAME --samples 32 --seed 1000
     python benchmarks/ship.py RUN_DIR NAME --truth TEST.nc
-    python benchmarks/calibrate.py NAME                 (then: on validation states, which misfit is usual)
+    python benchmarks/calibrate.py NAME                 (then: on validation states, what is usual)
 
 The model's errors, from all points of a state and from few of them, and its equivariance error go into
 the checkpoint's card and into `pdeforecast/pretrained/NAME.md`. Truth is generated (split `test`), or read from

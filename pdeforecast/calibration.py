@@ -18,17 +18,17 @@ import xarray as xr
 from torch import Tensor
 
 from pdeforecast.errors import DataError
-from pdeforecast.familiarity import LEAST, Familiarity, Fit, Limits
+from pdeforecast.familiarity import CARD, LEAST, Familiarity, Fit, Limits
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.training import Trajectories
 from pdeforecast.trajectory import measure, trajectory_values
-from pdeforecast.trust import CARD
 
 FALSE_ALARMS = 1e-3
 """The share of familiar states that are called unlike the training data."""
 _SCATTERED = {1.0: 2, 0.3: 2, 0.1: 8, 0.05: 8, 0.02: 8, 0.01: 8}
-"""Shares of the points, and how many choices of points and motions of the world: states are divided among
-them. The fewer points, the more the misfit depends on where they lie, and the less an encoding costs."""
+"""Shares of the points, at random, and how many choices of points and motions of the world: states are
+divided among them. The fewer points, the more the misfit depends on where they lie, and the less an encoding
+costs."""
 _GATHERED = {0.5: 8, 0.2: 16, 0.05: 32, 0.02: 32}
 """The same for points that lie together: more choices, since places differ from one another."""
 _STATES = 1024
@@ -41,7 +41,7 @@ _TAIL = 0.05
 
 
 def calibrate(model: Forecaster, ds: xr.Dataset, source: str) -> Familiarity:
-    """Learns from the states of `ds` which misfit is usual, and writes it into the model's card.
+    """Learns from the states of `ds` what is usual, and writes it into the model's card.
 
     Args:
         ds: states or trajectories from the distribution of the training data, best such that were not
@@ -73,14 +73,19 @@ def usual(model: Forecaster, data: Trajectories, source: str) -> Familiarity:
     if len(states) < 2:
         raise DataError("expected several states to calibrate on; came one.", "Give a file of more states.")
 
-    def limits(shares: dict[float, int], together: bool) -> Limits:
-        ways = sorted(shares.items())
-        return _limits(
-            [_seen(model, data, (states, first), share, count, together, draw) for share, count in ways]
-        )
+    def seen(shares: dict[float, int], together: bool) -> list[tuple[Fit, Tensor]]:
+        chosen = (states, first)
+        return [
+            _seen(model, data, chosen, share, patterns, together, draw)
+            for share, patterns in sorted(shares.items())
+        ]
 
-    scattered, gathered = limits(_SCATTERED, together=False), limits(_GATHERED, together=True)
-    return Familiarity(scattered, gathered, FALSE_ALARMS, len(states), source)
+    scattered, gathered = seen(_SCATTERED, together=False), seen(_GATHERED, together=True)
+    by_count = _limits([(float(fit.counts.sum(1).double().mean()), fit, begins) for fit, begins in scattered])
+    # The fullest states end both series.
+    parts = [*gathered, scattered[-1]]
+    by_coverage = _limits([(float(fit.coverage.mean()), fit, begins) for fit, begins in parts])
+    return Familiarity(by_count, by_coverage, FALSE_ALARMS, len(states), source)
 
 
 def _seen(
@@ -112,22 +117,22 @@ def _seen(
     return Fit.concatenate(fits), torch.cat(early)
 
 
-def _limits(seen: list[tuple[Fit, Tensor]]) -> Limits:
-    """What familiar states stay within, from how they look at each number of observations."""
-    seen = [(fit, begins) for fit, begins in seen if len(begins) > 1]
-    counts = [round(float(fit.counts.sum(1).double().mean())) for fit, _ in seen]
-    rows = []
-    for fit, begins in seen:
-        own = [*fit.departure.unbind(1), *(1 / fit.variation).unbind(1)]
-        chances = [FALSE_ALARMS / 2, *len(own) * [FALSE_ALARMS / 2 / len(own)]]
-        scores = [score.double().cpu() for score in (fit.misfit, *own)]
-        rows.append([_limit(*pair, begins) for pair in zip(scores, chances, strict=True)])
-    variables = (len(rows[0]) - 1) // 2 if rows else 0
+def _limits(seen: list[tuple[float, Fit, Tensor]]) -> Limits:
+    """What familiar states stay within, from how they look at each value of what varies."""
+    rows: dict[float, list[float]] = {}
+    for at, fit, begins in seen:
+        if len(begins) > 1:
+            own = [*fit.departure.unbind(1), *(1 / fit.variation).unbind(1)]
+            chances = [FALSE_ALARMS / 2, *len(own) * [FALSE_ALARMS / 2 / len(own)]]
+            scores = [score.double().cpu() for score in (fit.misfit, *own)]
+            rows[at] = [_limit(*pair, begins) for pair in zip(scores, chances, strict=True)]
+    levels = [rows[at] for at in sorted(rows)]
+    variables = seen[0][1].counts.shape[1]
     return Limits(
-        counts,
-        [row[0] for row in rows],
-        [[_SLACK * level for level in row[1 : 1 + variables]] for row in rows],
-        [[1 / (_SLACK * inverse) for inverse in row[1 + variables :]] for row in rows],
+        sorted(rows),
+        [row[0] for row in levels],
+        [[_SLACK * level for level in row[1 : 1 + variables]] for row in levels],
+        [[1 / (_SLACK * inverse) for inverse in row[1 + variables :]] for row in levels],
     )
 
 

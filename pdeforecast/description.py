@@ -9,8 +9,8 @@ from typing import Any
 from pdeforecast import checkpoint
 from pdeforecast.config import KernelDynamicsConfig
 from pdeforecast.errors import nearest
+from pdeforecast.familiarity import Familiarity
 from pdeforecast.forecaster import Forecaster
-from pdeforecast.trust import CARD
 
 _GROUPS = {
     "periodic_plane": "translations",
@@ -123,10 +123,8 @@ def _equivariance(card: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _trust(card: Mapping[str, Any]) -> str:
-    known = card.get(CARD)
+    known = Familiarity.of(card)
     if known is None:
         return _line("trust", "not calibrated: a state unlike the training data is not noticed")
-    text = (
-        f"warns of states unlike the training data, and of 1 in {1 / known['false_alarms']:.0f} familiar ones"
-    )
-    return _line("trust", f"{text} (learned from {known['states']} {known['source']})")
+    text = f"warns of states unlike the training data, and of 1 in {1 / known.false_alarms:.0f} familiar ones"
+    return _line("trust", f"{text} (learned from {known.states} {known.source})")

@@ -14,8 +14,8 @@ variable is judged for itself, too, by two root mean squares over what is observ
 volume: its *departure*, y − f₀, which may be too large, and its *variation*, y − ȳ, which may be too small.
 
 States are no Gaussian field, so what is usual is measured on states from the training data's distribution
-(`calibration.py`): for each number of observations, and apart for those that are scattered over the whole
-space and those that are gathered in a part of it, where a field may well vary less, or depart more.
+(`calibration.py`): as the number of observations falls, all over the space, and as the part of the space that
+they cover falls, where a field may well vary less, or depart more. The wider of the two limits holds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,12 +33,15 @@ from pdeforecast.observed import merge_duplicates
 from pdeforecast.preconditioner import PreconditionedSGD
 from pdeforecast.principal import PrincipalSGD
 
+CARD = "familiarity"
+"""The entry of a model's card that holds a `Familiarity`."""
 LEAST = 1e-30
 """Of a measured quantity, and of a limit."""
-_GATHERED = 1.5
-"""So many times as far are places from the nearest observation as observations are from one another."""
-_PLACES = 512
-"""Of the space, and at most of the observations, that tell how far apart they are."""
+_SAME = 1e-6
+_REACH = 1.5
+"""What an observation covers about itself, in units of the spacing of as many all over the space."""
+_PLACES, _MOST = 512, 2048
+"""Places of the space, and at most so many observations, that tell how much of it is covered."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,14 @@ class Fit:
         departure: (batch, V), 0 where nothing is observed.
         variation: (batch, V), likewise.
         counts: (batch, V), how many values are observed.
-        gathered: (batch,), whether they lie in a part of the space.
+        coverage: (batch, V), the part of the space about them, of 1.
     """
 
     misfit: Tensor
     departure: Tensor
     variation: Tensor
     counts: Tensor
-    gathered: Tensor
+    coverage: Tensor
 
     def __getitem__(self, which: Tensor) -> "Fit":
         """That of some of the states."""
@@ -71,38 +74,30 @@ class Fit:
 
 @dataclass(frozen=True)
 class Limits:
-    """What familiar states stay within.
+    """What familiar states stay within, as one thing varies.
 
     Attributes:
-        observations: how many values were observed, ascending.
+        at: its values, ascending.
         misfit: the largest, at each of them.
         departure: the largest, at each of them, of each variable.
         variation: the least, likewise.
     """
 
-    observations: list[int]
+    at: list[float]
     misfit: list[float]
     departure: list[list[float]]
     variation: list[list[float]]
 
-    def excess(self, fit: Fit) -> np.ndarray:
-        """How many times each limit is exceeded, (batch, 1 + 2 V): by misfit, departures and variations.
-
-        Limits are linear in logarithms between the counts of observations that were measured; below the
-        fewest of them nothing is known, and nothing exceeded.
-        """
-        counts, variables = fit.counts.cpu().numpy(), fit.counts.shape[1]
-        # Of a variable, as if others were observed as often.
-        seen = np.array([counts.sum(1), *2 * list(variables * counts.T)])
-        if not self.observations:
-            return np.zeros(seen.T.shape)
-        x, known = np.log(seen.clip(1)), np.log(self.observations)
-        levels = [self.misfit, *zip(*self.departure, strict=True), *zip(*self.variation, strict=True)]
-        limits = [np.exp(np.interp(at, known, np.log(level))) for at, level in zip(x, levels, strict=True)]
-        found = [fit.misfit, *fit.departure.unbind(1), *fit.variation.unbind(1)]
-        times = np.array([value.clamp_min(LEAST).cpu().numpy() for value in found]) / limits
-        times[1 + variables :] = 1 / times[1 + variables :]
-        return np.where(seen >= self.observations[0], times, 0.0).T
+    def levels(self, x: np.ndarray) -> np.ndarray:
+        """The limits (batch, 1 + 2 V) of misfit, departures and inverse variations where each sees x, shaped
+        likewise: linear in logarithms between what was measured, the last beyond, infinite below it."""
+        if not self.at:
+            return np.full(x.shape, np.inf)
+        inverse = [[1 / level for level in row] for row in self.variation]
+        rows = [self.misfit, *zip(*self.departure, strict=True), *zip(*inverse, strict=True)]
+        known, shown = np.log(self.at), np.log(np.maximum(x, LEAST))
+        found = [np.interp(of, known, np.log(row)) for of, row in zip(shown.T, rows, strict=True)]
+        return np.where(x < self.at[0] * (1 - _SAME), np.inf, np.exp(found).T)
 
 
 @dataclass(frozen=True)
@@ -110,29 +105,43 @@ class Familiarity:
     """What states like the training data stay within, as a model's card holds it.
 
     Attributes:
-        scattered: where observations lie all over the space.
-        gathered: where they lie in a part of it.
+        by_count: as the number of observed values varies.
+        by_coverage: as the part of the space that is observed varies.
         false_alarms: the share of states like the training data that is outside.
         states: how many states it was learned from.
         source: which states those were.
     """
 
-    scattered: Limits
-    gathered: Limits
+    by_count: Limits
+    by_coverage: Limits
     false_alarms: float
     states: int
     source: str
 
     @classmethod
-    def read(cls, card: Mapping[str, Any]) -> "Familiarity":
-        """What `dataclasses.asdict` made."""
-        limits = {name: Limits(**card[name]) for name in ("scattered", "gathered")}
-        return cls(**{**card, **limits})
+    def of(cls, card: Mapping[str, Any]) -> "Familiarity | None":
+        """What a model's card holds, as `dataclasses.asdict` made it; None if it was not calibrated, or was
+        before coverage counted."""
+        held = card.get(CARD, {})
+        if "by_coverage" not in held:
+            return None
+        return cls(**{**held, **{name: Limits(**held[name]) for name in ("by_count", "by_coverage")}})
 
     def excess(self, fit: Fit) -> np.ndarray:
-        """How many times each limit is exceeded, (batch, 1 + 2 V): see `Limits.excess`."""
-        gathered = fit.gathered.cpu().numpy()[:, None]
-        return np.where(gathered, self.gathered.excess(fit), self.scattered.excess(fit))
+        """How many times each limit is exceeded, (batch, 1 + 2 V): by misfit, departures and variations.
+
+        Where less is observed than was ever measured, nothing is known, and nothing exceeded.
+        """
+        counts, coverage = fit.counts.cpu().numpy(), fit.coverage.cpu().numpy()
+        seen = counts > 0
+        # Of a variable, as if others were observed as often; of all, as of that which covers least.
+        count = np.column_stack([counts.sum(1), *2 * [counts.shape[1] * counts]])
+        least = np.where(seen, coverage, np.inf).min(1)
+        part = np.column_stack([least, *2 * [coverage]])
+        limits = np.maximum(self.by_count.levels(count), self.by_coverage.levels(part))
+        inverse = 1 / fit.variation.clamp_min(LEAST)
+        found = torch.column_stack([fit.misfit, fit.departure, inverse]).cpu().numpy()
+        return np.where(np.column_stack([seen.any(1), seen, seen]), found / limits, 0.0)
 
 
 @torch.no_grad()
@@ -169,28 +178,29 @@ def examine(
     departure = (average(away.square()) - average(given)).clamp_min(0).sqrt()
     variation = average((values - average(values)).square()).sqrt()
     misfit = energy.nan_to_num().flatten(1).sum(1) / counts.sum(1).clamp_min(1)
-    patterns, which = known.any(-1).unique(dim=0, return_inverse=True)
-    parts = [
-        gathered(encoder.field.geometry, _of(points, which == i)[seen]) for i, seen in enumerate(patterns)
-    ]
-    return Fit(misfit, departure[:, 0], variation[:, 0], counts, torch.tensor(parts)[which.cpu()])
+    coverage = _coverages(encoder.field.geometry, points, known)
+    return Fit(misfit, departure[:, 0], variation[:, 0], counts, coverage.to(counts.device))
 
 
-def _of(points: Tensor, which: Tensor) -> Tensor:
-    """The points (M, point_dim) of the first of some states."""
-    return points if points.ndim == 2 else points[which][0]
+def _coverages(geometry: Geometry, points: Tensor, known: Tensor) -> Tensor:
+    """The `coverage` (batch, V) of observations at points (M, point_dim), or (batch, M, point_dim), where
+    they are known (batch, M, V)."""
+    if points.ndim == 3:
+        pairs = zip(points, known, strict=True)
+        return torch.cat([_coverages(geometry, own, seen[None]) for own, seen in pairs])
+    patterns, which = known.mT.flatten(0, 1).unique(dim=0, return_inverse=True)
+    found = torch.tensor([coverage(geometry, points[seen]) for seen in patterns])
+    return found[which.cpu()].view(len(known), -1)
 
 
-def gathered(geometry: Geometry, points: Tensor) -> bool:
-    """Whether points (M, point_dim) lie in a part of the space: places of it are on average further from the
-    nearest of them, by much, than they are from one another."""
-    if len(points) < 2:
-        return True
+def coverage(geometry: Geometry, points: Tensor) -> float:
+    """The part of the space, of 1, that lies about points (M, point_dim): not further from one of them than
+    1.5 times the spacing of as many all over it."""
+    if not len(points):
+        return 0.0
     draw = torch.Generator().manual_seed(0)
-    some = points[torch.randperm(len(points), generator=draw)[:_PLACES].to(points.device)]
+    some = points[torch.randperm(len(points), generator=draw)[:_MOST].to(points.device)]
     places = geometry.random_points(_PLACES, draw).to(some)
-    there = geometry.lift(some)
-    apart = geometry.distance(some[:, None], there)
-    apart.fill_diagonal_(torch.inf)
-    away = geometry.distance(places[:, None], there)
-    return bool(away.min(1).values.mean() > _GATHERED * apart.min(1).values.mean())
+    reach = _REACH * (geometry.volume / len(some)) ** (1 / geometry.dim)
+    near = geometry.distance(places[:, None], geometry.lift(some)).min(1).values <= reach
+    return float(near.double().mean())

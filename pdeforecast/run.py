@@ -45,6 +45,7 @@ from pdeforecast.config import (
     to_dict,
 )
 from pdeforecast.errors import CheckpointError, DataError, DivergedError, UsageError
+from pdeforecast.familiarity import CARD
 from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.geometry import Geometry
 from pdeforecast.kernel_dynamics import KernelDynamics, waves_on
@@ -60,7 +61,7 @@ from pdeforecast.trajectory import (
     trajectory_values,
     unit_of_times,
 )
-from pdeforecast.trust import CARD, TrustWarning
+from pdeforecast.trust import TrustWarning
 
 _FORMAT = "pdeforecast-run/1"
 _IN_MEMORY = 2**32

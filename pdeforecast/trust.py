@@ -12,8 +12,6 @@ from pdeforecast.familiarity import Familiarity, Fit
 
 _FLAT = 1e6
 """What varies so many times less does not vary."""
-CARD = "familiarity"
-"""The entry of a model's card that holds a `Familiarity`."""
 
 
 class TrustWarning(UserWarning):
@@ -87,10 +85,10 @@ def _beyond(
 
 def _unlike(card: Mapping[str, Any], fit: Fit, variables: Sequence[str]) -> list[str]:
     """A warning if states are unlike the training data."""
-    # What was calibrated before observations were told apart is not known any more.
-    if "scattered" not in card.get(CARD, {}):
+    known = Familiarity.of(card)
+    if known is None:
         return []
-    excess = Familiarity.read(card[CARD]).excess(fit)
+    excess = known.excess(fit)
     strange = [i for i, times in enumerate(excess) if not (times <= 1).all()]
     if not strange:
         return []

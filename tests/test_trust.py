@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,23 @@ import xarray as xr
 
 from pdeforecast import checkpoint, cli, generation
 from pdeforecast.calibration import calibrate
-from pdeforecast.familiarity import Fit, Limits, examine, gathered
+from pdeforecast.familiarity import CARD, Familiarity, Fit, Limits, _coverages, coverage, examine
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.pdes import NavierStokes
-from pdeforecast.trajectory import open_dataset, save_dataset
-from pdeforecast.trust import CARD, TrustWarning, doubts
+from pdeforecast.trajectory import default_axes, grid_dims, grid_points, open_dataset, save_dataset
+from pdeforecast.trust import TrustWarning, doubts
 
-ONE = torch.ones(1, 1)
-FIT = Fit(ONE[0], ONE, ONE, torch.tensor([[100]]), torch.tensor([False]))
+
+def fit(
+    misfit: float, departures: list[float], variations: list[float], counts: list[int], covered: float = 1.0
+) -> Fit:
+    """That of one state."""
+    sizes = torch.tensor([departures]), torch.tensor([variations])
+    return Fit(torch.tensor([misfit]), *sizes, torch.tensor([counts]), torch.full((1, len(counts)), covered))
+
+
+FIT = fit(1.0, [1.0], [1.0], [100])
 
 
 @pytest.mark.parametrize("count", [5, 40, 144])
@@ -50,27 +58,65 @@ def test_the_misfit_is_the_energy_under_the_prior(model: Forecaster, count: int)
         )
 
 
-def fit(misfit: float, departures: list[float], variations: list[float], counts: list[int]) -> Fit:
-    """That of one state whose observations are scattered."""
-    sizes = torch.tensor([departures]), torch.tensor([variations])
-    return Fit(torch.tensor([misfit]), *sizes, torch.tensor([counts]), torch.tensor([False]))
+def known(counts: list[float], parts: list[float]) -> Familiarity:
+    """Of two variables, with limits 2 and 8 as counts or parts grow tenfold; without them, none holds."""
+    rows = [[2.0, 20.0], [8.0, 80.0]], [[0.2, 1.0], [0.8, 4.0]]
+    never = [[1e-9, 1e-9]] * 2, [[1e9, 1e9]] * 2
+    one = Limits(counts, [2.0, 8.0], *rows) if counts else Limits([10, 100], [1e-9, 1e-9], *never)
+    other = Limits(parts, [2.0, 8.0], *rows) if parts else Limits([0.05, 0.5], [1e-9, 1e-9], *never)
+    return Familiarity(one, other, 1e-3, 9, "mine")
 
 
 @pytest.mark.parametrize(("count", "limit"), [(5, 2), (16, 4), (50, 8), (10**5, 8)])
 def test_limits_between_and_beyond_the_measured_counts(count: int, limit: float) -> None:
     """Linear in logarithms; a variable counts as if others were observed as often."""
-    known = Limits([10, 100], [2.0, 8.0], [[2.0, 20.0], [8.0, 80.0]], [[0.2, 1.0], [0.8, 4.0]])
-    times = known.excess(fit(16.0, [16.0, 16.0], [0.1, 0.1], [count, count]))
+    times = known([10, 100], []).excess(fit(16.0, [16.0, 16.0], [0.1, 0.1], [count, count]))
     assert times[0] == pytest.approx([16 / limit, 16 / limit, 1.6 / limit, limit, 5 * limit], rel=0.02)
 
 
+@pytest.mark.parametrize(("covered", "limit"), [(0.05, 2), (0.158, 4), (0.5, 8), (1.0, 8)])
+def test_limits_between_and_beyond_the_measured_coverages(covered: float, limit: float) -> None:
+    times = known([], [0.05, 0.5]).excess(fit(16.0, [16.0, 16.0], [0.1, 0.1], [50, 50], covered))
+    assert times[0, :3] == pytest.approx([16 / limit, 16 / limit, 1.6 / limit], rel=0.02)
+
+
+def test_the_wider_of_two_limits_holds() -> None:
+    both = known([10, 100], [0.05, 0.5])
+    assert both.excess(fit(16.0, [1.0, 1.0], [9.0, 9.0], [50, 50], 0.05))[0, 0] == pytest.approx(2)
+    assert both.excess(fit(16.0, [1.0, 1.0], [9.0, 9.0], [5, 5], 1.0))[0, 0] == pytest.approx(2)
+    assert both.excess(fit(16.0, [1.0, 1.0], [9.0, 9.0], [5, 5], 0.05))[0, 0] == pytest.approx(8)
+
+
 def test_nothing_is_exceeded_where_nothing_is_known() -> None:
-    """Fewer observations than were measured, of a variable or in all; none measured."""
-    known = Limits([10, 100], [1.0, 1.0], [[1.0, 1.0]] * 2, [[1.0, 1.0]] * 2)
+    """Fewer observations than were measured, of a variable or in all; a smaller part; none measured."""
+    both = known([10, 100], [0.05, 0.5])
     for counts, judged in (([2, 2], []), ([2, 8], [0, 2, 4]), ([0, 50], [0, 2, 4])):
-        times = known.excess(fit(9.0, [9.0, 9.0], [0.0, 0.0], counts))[0]
-        assert np.flatnonzero(times > 1).tolist() == judged and np.flatnonzero(times).tolist() == judged
-    assert not Limits([], [], [], []).excess(fit(9.0, [9.0], [0.0], [100])).any()
+        times = both.excess(fit(99.0, [99.0, 99.0], [0.0, 0.0], counts))[0]
+        assert np.flatnonzero(times > 1).tolist() == np.flatnonzero(times).tolist() == judged
+    assert not both.excess(fit(99.0, [99.0, 99.0], [0.0, 0.0], [50, 50], 0.04)).any()
+    none = Limits([], [], [], [])
+    assert not Familiarity(none, none, 1e-3, 0, "none").excess(fit(9.0, [9.0], [0.0], [100])).any()
+
+
+def test_a_warning_names_what_is_unlike_and_nothing_else() -> None:
+    card = {CARD: asdict(known([10, 100], [0.05, 0.5]))}
+    cases = {
+        "a misfit 2 times": fit(16.0, [1.0, 1.0], [9.0, 9.0], [50, 50]),
+        "height lies 3 times": fit(1.0, [24.0, 1.0], [9.0, 9.0], [50, 50]),
+        "wind lies 2 times": fit(1.0, [1.0, 160.0], [9.0, 9.0], [50, 50]),
+        "height varies 4 times": fit(1.0, [1.0, 1.0], [0.2, 9.0], [50, 50]),
+        "wind does not vary": fit(1.0, [1.0, 1.0], [9.0, 0.0], [50, 50]),
+    }
+    for text, found in cases.items():
+        said = doubts(card, [0.0], "1", found, ["height", "wind"]).warnings
+        assert (
+            len(said) == 1
+            and f"unlike it: {text}" in said[0]
+            and "," not in said[0].split("unlike it")[1].split("\n")[0]
+        )
+    assert not doubts(
+        card, [0.0], "1", fit(1.0, [1.0, 1.0], [9.0, 9.0], [50, 50]), ["height", "wind"]
+    ).warnings
 
 
 def test_departures_and_variations_are_those_of_weighted_values(model: Forecaster) -> None:
@@ -94,16 +140,32 @@ def test_departures_and_variations_are_those_of_weighted_values(model: Forecaste
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-@pytest.mark.parametrize(("count", "shares"), [(100, (0.2, 0.1)), (400, (0.5, 0.2, 0.1)), (4000, (0.5, 0.2))])
-def test_observations_are_scattered_or_gathered(name: str, count: int, shares: tuple[float, ...]) -> None:
-    """Random points are scattered, those nearest to one of them gathered."""
-    geometry, draw = GEOMETRIES[name], torch.Generator().manual_seed(count)
-    points = geometry.random_points(count, draw)
+def test_coverage_is_the_part_of_the_space_that_is_seen(name: str) -> None:
+    """All of it by random points and by grids; of dense ones in a part of it, that part and its rim."""
+    geometry, draw = GEOMETRIES[name], torch.Generator().manual_seed(3)
+    for count in (40, 400, 4000):
+        assert coverage(geometry, geometry.random_points(count, draw)) > 0.9
+    for size in (8, 16):
+        axes = default_axes(geometry, {dim: size for dim in grid_dims(geometry)})
+        assert coverage(geometry, grid_points(geometry, axes)) > 0.9
+    points = geometry.random_points(4000, draw)
     order = geometry.distance(points, geometry.lift(points[:1])).argsort()
-    assert not gathered(geometry, points) and not gathered(geometry, points[order[count // 40 :]])
-    for share in shares:
-        assert gathered(geometry, points[order[: round(share * count)]])
-    assert gathered(geometry, points[:1]) and gathered(geometry, points[:0])
+    found = [coverage(geometry, points[order[: round(share * 4000)]]) for share in (0.05, 0.2, 0.5, 0.8)]
+    for share, part in zip((0.05, 0.2, 0.5, 0.8), found, strict=True):
+        assert share - 0.06 < part < share + 0.25
+    assert found == sorted(found) and coverage(geometry, points[:0]) == 0
+
+
+def test_a_variable_seen_in_a_part_is_judged_by_that_part(model: Forecaster) -> None:
+    """Coverage is that of each variable; of points of each state's own, that of each state."""
+    points = model.geometry.random_points(3000, torch.Generator().manual_seed(4))
+    near = model.geometry.distance(points, points[0]) < 0.2
+    seen = torch.stack([torch.ones(3000, dtype=torch.bool), near], dim=-1).expand(3, -1, -1)
+    found = _coverages(model.geometry, points, seen)
+    assert bool((found[:, 0] > 0.97).all()) and bool((found[:, 1] < 0.4).all())
+    own = torch.stack([points, points[near].repeat(3000, 1)[:3000]])
+    found = _coverages(model.geometry, own, torch.ones(2, 3000, 1, dtype=torch.bool))
+    assert float(found[0, 0]) > 0.97 and float(found[1, 0]) < 0.4
 
 
 @pytest.mark.parametrize(
@@ -151,8 +213,8 @@ def test_it_fires_on_rough_states_and_not_on_familiar_ones(
 ) -> None:
     found = calibrate(model, fields(flow, 20), "moved states")
     assert model.card[CARD]["states"] == found.states == 240
-    assert found.scattered.observations == [10, 20, 51, 102, 307, 1024]
-    assert found.gathered.observations == [20, 51, 205, 512]
+    assert found.by_count.at == [10, 20, 51, 102, 307, 1024]
+    assert len(found.by_coverage.at) == 5 and found.by_coverage.at == sorted(found.by_coverage.at)
     state = flow.isel(time=1, drop=True)
     noise = np.random.default_rng(0).normal(size=state.vorticity.shape)
     rough = state.assign(vorticity=state.vorticity + 0.5 * float(state.vorticity.std()) * noise)
@@ -222,8 +284,8 @@ def test_few_first_frames_count_as_well(model: Forecaster, flow: xr.Dataset, cop
 def test_a_trained_run_is_calibrated(model: Forecaster) -> None:
     known = model.card[CARD]
     assert known["source"] == "training states"
-    for limits in (known["scattered"], known["gathered"]):
-        assert limits["observations"] == sorted(limits["observations"])
+    for limits in (known["by_count"], known["by_coverage"]):
+        assert len(limits["at"]) == len(limits["misfit"]) > 3 and limits["at"] == sorted(limits["at"])
 
 
 def test_shipped_models_are_calibrated() -> None:
