@@ -15,7 +15,7 @@ volume: its *departure*, y − f₀, which may be too large, and its *variation*
 
 States are no Gaussian field, so what is usual is measured on states from the training data's distribution
 (`calibration.py`): as the number of observations falls, all over the space, and as the part of the space that
-they cover falls, where a field may well vary less, or depart more. The wider of the two limits holds.
+they cover falls, where a field may well vary less, or depart more. In a part, the wider of the two holds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,6 +40,8 @@ LEAST = 1e-30
 _SAME = 1e-6
 _REACH = 1.5
 """What an observation covers about itself, in units of the spacing of as many all over the space."""
+_WHOLE = 0.9
+"""What covers so much of the space lies all over it."""
 _PLACES, _MOST = 512, 2048
 """Places of the space, and at most so many observations, that tell how much of it is covered."""
 
@@ -138,7 +140,8 @@ class Familiarity:
         count = np.column_stack([counts.sum(1), *2 * [counts.shape[1] * counts]])
         least = np.where(seen, coverage, np.inf).min(1)
         part = np.column_stack([least, *2 * [coverage]])
-        limits = np.maximum(self.by_count.levels(count), self.by_coverage.levels(part))
+        limits = self.by_count.levels(count)
+        limits = np.where(part < _WHOLE, np.maximum(limits, self.by_coverage.levels(part)), limits)
         inverse = 1 / fit.variation.clamp_min(LEAST)
         found = torch.column_stack([fit.misfit, fit.departure, inverse]).cpu().numpy()
         return np.where(np.column_stack([seen.any(1), seen, seen]), found / limits, 0.0)
