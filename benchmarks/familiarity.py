@@ -1,7 +1,7 @@
 """How often a shipped model warns of states unlike its training data, from few points and from many.
 
     python benchmarks/familiarity.py diffusion-plane --samples 1024                    (normal: 1 in 1,000)
-    python benchmarks/familiarity.py navier-stokes --samples 32 --set viscosity=1e-4   (strange ones: nearly all)
+    python benchmarks/familiarity.py navier-stokes --samples 32 --set viscosity=1e-4   (strange: nearly all)
     python benchmarks/familiarity.py shallow-water --states TEST.nc --times vorticity=-1    (a wrong sign)
 
 States are newly generated first frames (split `test`), or those of a file. Each is seen at several shares of

@@ -38,6 +38,7 @@ CARD = "familiarity"
 LEAST = 1e-30
 """Of a measured quantity, and of a limit."""
 _SAME = 1e-6
+"""What is below the least that was measured by less, relatively, is that."""
 _REACH = 1.5
 """What an observation covers about itself, in units of the spacing of as many all over the space."""
 _WHOLE = 0.9
