@@ -21,10 +21,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
 
 from pdeforecast.geometry import Geometry
 from pdeforecast.latents import Latents
+from pdeforecast.messages import Edges, Kernel, SeparableMessage
 from pdeforecast.neighbours import gather
 
 _BOUND = 4.0
@@ -35,38 +35,16 @@ _FEATURES = 64
 """Random Fourier features of a relative pose, and kernel basis functions made of them."""
 
 
-class SeparableMessage(MessagePassing):
-    """mᵢ = Σⱼ Kᵢⱼ ⊙ hⱼ for features laid out as (channels, nodes, batch).
-
-    On an edge list, messages are formed and summed; when every pair of nodes is an edge (then the
-    graph is a sparse matrix), the same sum is one dense product per channel.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(aggr="sum", node_dim=-2)
-
-    def forward(self, h: Tensor, edges: Tensor, kernel: Tensor) -> Tensor:
-        return self.propagate(edges, h=h, kernel=kernel)
-
-    def message(self, h_j: Tensor, kernel: Tensor) -> Tensor:
-        return kernel[..., None] * h_j
-
-    def message_and_aggregate(self, edge_index: Tensor, h: Tensor, kernel: Tensor) -> Tensor:
-        return torch.bmm(kernel.unflatten(-1, (h.shape[-2], h.shape[-2])), h)
-
-
 @dataclass(frozen=True)
 class Graph:
     """The latent graph and the kernels on it: all that depends on the poses alone.
 
     Attributes:
-        edges: (2, E), from j to i; or, when all pairs are edges, a sparse N × N matrix.
         kernels: one (channels, E) for each message of the network, in the order of their use.
         batch: how many states have nodes in this graph; 1 when a whole batch shares its poses.
     """
 
-    edges: Tensor
-    kernels: tuple[Tensor, ...]
+    kernels: tuple[Kernel, ...]
     batch: int
 
 
@@ -202,8 +180,10 @@ class LatentDynamics(nn.Module):
             kernel * near.to(kernel) if is_local else kernel * scale
             for kernel, is_local in zip(kernels, local, strict=True)
         ]
-        batch = 1 if poses.ndim == 2 else poses.shape[0]
-        return Graph(_edges(sources, count), tuple(weighted), batch)
+        edges = Edges.of(sources, count, max(map(len, weighted)))
+        return Graph(
+            tuple(Kernel(values, edges) for values in weighted), 1 if poses.ndim == 2 else poses.shape[0]
+        )
 
     def velocity(self, graph: Graph, contexts: Tensor, static: Tensor) -> tuple[Tensor, Tensor]:
         """Body-frame velocities of poses (B, N, velocity_dim) and dc/dt (B, N, context_dim).
@@ -222,11 +202,11 @@ class LatentDynamics(nn.Module):
         kernels = iter(graph.kernels)
         h = _pointwise(self.stem, x)
         for block in self.blocks:
-            g = self.message(h, graph.edges, next(kernels))
-            l = h + self.message(h, graph.edges, next(kernels))  # noqa: E741
+            g = self.message(h, next(kernels))
+            l = h + self.message(h, next(kernels))  # noqa: E741
             h = block(h, g, l)
-        h = h + self.message(h, graph.edges, next(kernels))
-        x = x + self.message(x, graph.edges, next(kernels))
+        h = h + self.message(h, next(kernels))
+        x = x + self.message(x, next(kernels))
         out = torch.cat([h, x])
         shape = contexts.shape[:2]
         change = _nodes(_pointwise(self.context_head, out), shape) * self.context_scale
@@ -272,12 +252,3 @@ def _nodes(h: Tensor, shape: torch.Size) -> Tensor:
     if h.shape[-1] == 1 and shape[0] > 1:
         return h[..., 0].unflatten(-1, shape).movedim(0, -1)
     return h.permute(2, 1, 0)
-
-
-def _edges(sources: Tensor, count: int) -> Tensor:
-    """The graph whose node i hears from sources[…, i, :]; a batch becomes one disjoint union."""
-    if sources.ndim == 2 and sources.shape[-1] == count:
-        return torch.ones(count, count, device=sources.device).to_sparse()
-    nodes = torch.arange(sources.shape[:-1].numel(), device=sources.device)
-    offset = nodes.view(sources.shape[:-1]) // count * count
-    return torch.stack([(sources + offset[..., None]).flatten(), nodes.repeat_interleave(sources.shape[-1])])

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"errors", "kept", "replacing", "observed"},
     {"config", "geometry", "solvers", "parallel"},
-    {"latents", "neighbours", "trajectory"},
+    {"latents", "neighbours", "trajectory", "messages"},
     {"field", "linear_field", "dynamics", "linear_dynamics"},
     {"encoder", "rollout", "decoding"},
     {"preconditioner"},
@@ -43,6 +43,7 @@ BLIND = {
     "preconditioner",
     "local_prior",
     "principal",
+    "messages",
     "dynamics",
 }
 BLIND |= {"linear_dynamics", "rollout", "forecaster", "assimilation", "decoding"}
