@@ -1,14 +1,46 @@
-"""Losses for TensorBoard, beside log.csv: a curve per phase, in RUN_DIR/tensorboard."""
+"""What long work tells of itself: a bar, and losses for TensorBoard, beside log.csv."""
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from tqdm import tqdm
 
 from pdeforecast.errors import UsageError
 from pdeforecast.training import Report
 
+_MINUTE = 60.0
+
+
+def bar(**options: Any) -> tqdm:
+    """A tqdm bar; where standard error is no terminal, what it would show, as a line per minute.
+
+    Args:
+        options: of tqdm.
+    """
+    if sys.stderr.isatty():
+        return tqdm(**options)
+    seldom = {"file": _Lines(sys.stderr), "delay": _MINUTE, "mininterval": _MINUTE, "ncols": 100}
+    return tqdm(**seldom, **options)
+
+
+class _Lines:
+    """Text that would overwrite a line of a terminal, as lines of `file`."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            self._file.write(f"{line}\n")
+
+    def flush(self) -> None:
+        self._file.flush()
+
 
 class TensorBoard:
-    """Writes what training tells; of an interrupted run it replaces what came after the last save.
+    """Writes what training tells, a curve per phase, in RUN_DIR/tensorboard; of an interrupted
+    run it replaces what came after the last save.
 
     Args:
         folder: of the event files; it appears with the first report.

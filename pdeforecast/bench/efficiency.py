@@ -8,8 +8,7 @@ choose both the unseen states and the random numbers of the training. Runs are k
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
+from pdeforecast import logs
 from pdeforecast.bench import methods
 from pdeforecast.bench.methods import Method
 from pdeforecast.bench.pictures import picture, save, trends
@@ -81,11 +80,11 @@ def learned(name: str, study: Study, count: int, seed: int) -> Method:
 
 def follow(reports: Iterable[Report]) -> None:
     """Runs a training to its end, under a bar."""
-    with tqdm(unit="step", disable=None, leave=False) as bar:
+    with logs.bar(unit="step", leave=False) as bar:
         for report in reports:
-            bar.total, bar.n = report.steps, report.step
+            bar.total = report.steps
             bar.set_postfix(loss=f"{report.loss:.3g}", refresh=False)
-            bar.update(0)
+            bar.update(report.step - bar.n)
 
 
 def check_name(name: str) -> None:

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
-from pdeforecast import checkpoint, generation
+from pdeforecast import checkpoint, generation, logs
 from pdeforecast.bench import methods
 from pdeforecast.bench.methods import Method, Model
 from pdeforecast.bench.provenance import commit, machine
@@ -152,7 +151,7 @@ def generated(pde: PDE, samples: int, seed: int, folder: Path, jobs: int = 1) ->
     path = folder / f"{pde.name}-seed{seed}-{samples}-{digest}.nc"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with tqdm(total=samples, unit="trajectory", disable=None, leave=False) as bar:
+        with logs.bar(total=samples, unit="trajectory", leave=False) as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.update(done - bar.n)

@@ -15,8 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
+from pdeforecast import logs
 from pdeforecast.replacing import replacing
 
 Cell = str | int | float | tuple[float, ...]
@@ -44,7 +43,7 @@ def complete(path: Path, cases: Sequence[Case], stamp: Mapping[str, Cell], budge
         budget: seconds after which no further case is begun; 0 for no limit.
     """
     start = time.monotonic()
-    with tqdm(cases, unit="case", disable=None, desc=path.stem) as bar:
+    with logs.bar(iterable=cases, unit="case", desc=path.stem) as bar:
         for case in bar:
             bar.set_postfix_str(", ".join(map(_text, case.key.values())), refresh=True)
             if _found(read(path), case):

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import torch
 import xarray as xr
-from tqdm import tqdm
 
-from pdeforecast import checkpoint, generation
+from pdeforecast import checkpoint, generation, logs
 from pdeforecast.bench import report, study, suites
 from pdeforecast.bench.equivariance import equivariance
 from pdeforecast.bench.methods import Method
@@ -84,5 +83,5 @@ def _unseen(model: Forecaster, options: argparse.Namespace) -> xr.Dataset:
         )
     pde = make(equation, {})
     stream = generation.generate(pde, options.samples, options.seed, "test")
-    made = list(tqdm(stream, total=options.samples, unit="state", disable=None))
+    made = list(logs.bar(iterable=stream, total=options.samples, unit="state"))
     return generation.assemble(pde, made, options.seed, "test").isel(time=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pdeforecast import generation
+from pdeforecast import generation, logs
 from pdeforecast.cli.arguments import counting, device_of, pairs, provenance_of
 from pdeforecast.cli.outputs import NETCDF, check_file, check_folder
 from pdeforecast.convert import Wishes, convert
@@ -27,7 +27,7 @@ def generate(options: argparse.Namespace) -> None:
         _need_equation(options)
         check_file(options.output, options.overwrite, [], NETCDF)
         pde, split = make(options.equation, pairs(options.set)), (options.split or ["train"])[0]
-        with tqdm(unit="trajectory", disable=None) as bar:
+        with logs.bar(unit="trajectory") as bar:
             generation.write(
                 pde,
                 options.output,
@@ -47,7 +47,7 @@ def generate(options: argparse.Namespace) -> None:
             f"Write them into a copy of {options.recipe}, or leave out `--recipe`.",
         )
     check_folder(options.output)
-    with tqdm(unit="trajectory", disable=None) as bar:
+    with logs.bar(unit="trajectory") as bar:
         made = generation.write_recipe(
             generation.load_recipe(options.recipe),
             options.output or Path(options.recipe.stem),
@@ -125,7 +125,7 @@ def convert_file(options: argparse.Namespace) -> None:
     wishes = Wishes(
         options.layout, options.geometry, named["variable"], named["unit"], named["coordinate"], options.dims
     )
-    with tqdm(unit="B", unit_scale=True, disable=None) as bar, _foreign(options.source):
+    with logs.bar(unit="B", unit_scale=True) as bar, _foreign(options.source):
         made = convert(
             options.source,
             options.output,

@@ -9,9 +9,8 @@ from statistics import fmean
 from typing import Any
 
 import xarray as xr
-from tqdm import tqdm
 
-from pdeforecast import assimilation, checkpoint, metrics, plot
+from pdeforecast import assimilation, checkpoint, logs, metrics, plot
 from pdeforecast.cli.arguments import counting, device_of, provenance_of
 from pdeforecast.cli.outputs import NETCDF, check_file
 from pdeforecast.errors import UsageError
@@ -54,14 +53,13 @@ def forecast(options: argparse.Namespace) -> None:
         state = read_stations(options.sensors, model.geometry, list(model.config.variables), own)
     assert state is not None
     fitting = options.assimilate or options.sensors is not None
-    hidden = None if fitting else True
     with (
-        tqdm(desc="fitting", unit="evaluation", disable=hidden, leave=False) as bar,
+        logs.bar(desc="fitting", unit="evaluation", disable=not fitting, leave=False) as bar,
         assimilation.watched(counting(bar)),
     ):
         places = _grid(options, model), _places(options, model)
         forecast = model.forecast(state, options.lead_time, *places, statics, fitting, lazy=True)
-    with tqdm(unit="B", unit_scale=True, disable=None) as bar:
+    with logs.bar(unit="B", unit_scale=True) as bar:
         write(forecast.assign_attrs(provenance_of(options)), options.output, options.overwrite, counting(bar))
 
 
@@ -143,7 +141,7 @@ def animate(options: argparse.Namespace) -> None:
     kind = plot.check_animation(options.output)
     _check_picture(options, kind)
     model, truth = _drawn_beside(options)
-    with tqdm(unit="frame", disable=True if kind == "html" else None) as bar:
+    with logs.bar(unit="frame", disable=kind == "html") as bar:
         ds = open_dataset(options.forecast)
         plot.animate(ds, options.output, truth, options.sample, options.variable, model, counting(bar))
 

@@ -5,13 +5,11 @@ import math
 from typing import Any
 
 import xarray as xr
-from tqdm import tqdm
 
-from pdeforecast import defaults, parallel, run
+from pdeforecast import defaults, logs, parallel, run
 from pdeforecast.cli.arguments import device_of, one_of, pairs, provenance_of
 from pdeforecast.errors import UsageError
 from pdeforecast.geometry import GEOMETRIES
-from pdeforecast.logs import TensorBoard
 from pdeforecast.presets import PRESETS
 from pdeforecast.training import Progress, Trajectories
 from pdeforecast.trajectory import geometry_of, grid_dims, open_dataset
@@ -25,7 +23,7 @@ def train(options: argparse.Namespace) -> None:
 
 def _trained(options: argparse.Namespace) -> None:
     """The training of one process."""
-    board = TensorBoard(options.output / "tensorboard") if options.tensorboard else None
+    board = logs.TensorBoard(options.output / "tensorboard") if options.tensorboard else None
     ds, first = open_dataset(options.data), parallel.rank() == 0
     progress, budget = (_resumed if options.resume else _begun)(options, ds)
     data = run.trajectories(ds, progress.model)
@@ -40,7 +38,7 @@ def _trained(options: argparse.Namespace) -> None:
     begun = {"command": card["command"]} if options.resume and "command" in card else {}
     card.update({"data": source, "grid": grid, "device": device, **provenance_of(options), **begun})
     progress.to(device)
-    with tqdm(unit="step", disable=None if first else True) as bar:
+    with logs.bar(unit="step", disable=not first) as bar:
         average = math.nan
         for report in run.go(progress, data, options.output, budget):
             average = (
@@ -48,10 +46,10 @@ def _trained(options: argparse.Namespace) -> None:
                 if report.step == 1 or math.isnan(average)
                 else 0.98 * average + 0.02 * report.loss
             )
-            bar.total, bar.n = report.steps, report.step
+            bar.total = report.steps
             bar.set_description(report.phase, refresh=False)
             bar.set_postfix(loss=f"{average:.3g}", horizon=report.horizon, refresh=False)
-            bar.update(0)
+            bar.update(report.step - bar.n)
             if board is not None and first:
                 board.see(report)
     if board is not None:
