@@ -9,11 +9,8 @@ The model is not trained again: weights stay, the card gains `familiarity` and `
 import argparse
 from pathlib import Path
 
-import xarray as xr
-
 import pdeforecast as pf
-from pdeforecast import generation
-from pdeforecast.bench.study import Model, Study
+from pdeforecast.bench.study import unseen
 from pdeforecast.calibration import calibrate
 from pdeforecast.familiarity import Familiarity
 from pdeforecast.trajectory import open_dataset
@@ -31,11 +28,10 @@ def main() -> None:
     parser.add_argument("--states", type=Path, help="trajectories from the distribution of the training data")
     options = parser.parse_args()
     path, model = pf.shipped()[options.name], pf.load(options.name)
-    ds = (
-        validation(model, options.samples, options.seed)
-        if options.states is None
-        else open_dataset(options.states)
-    )
+    if options.states is None:
+        ds = unseen(model, options.samples, options.seed, "validation", frames=10)
+    else:
+        ds = open_dataset(options.states)
     found = calibrate(model, ds, SOURCE)
     model.card.setdefault("measured_horizon", model.card["equivariance"]["lead_times"][-1])
     pf.save(model, path)
@@ -44,13 +40,6 @@ def main() -> None:
     kept = [line.replace(UNNOTICED, ".") for line in lines if not line.startswith("- It warns of states")]
     page.write_text("\n".join([*kept, f"- {limit(found)}", ""]))
     print(limit(found))
-
-
-def validation(model: pf.Forecaster, samples: int, seed: int) -> xr.Dataset:
-    """Newly generated states of the equation that the model has learned, over its trained horizon."""
-    pde = Study([Model("model", model)], Path()).pde(frames=10)
-    made = list(generation.generate(pde, samples, seed, "validation"))
-    return generation.assemble(pde, made, seed, "validation")
 
 
 def limit(found: Familiarity) -> str:

@@ -12,12 +12,10 @@ import argparse
 from pathlib import Path
 
 import torch
-import xarray as xr
 
 import pdeforecast as pf
-from pdeforecast import generation
-from pdeforecast.bench.study import Model, Study
-from pdeforecast.config import override
+from pdeforecast.bench.study import unseen
+from pdeforecast.calibration import some
 from pdeforecast.familiarity import Familiarity
 from pdeforecast.trajectory import measure, open_dataset, trajectory_values
 
@@ -38,7 +36,11 @@ def main() -> None:
     parser.add_argument("--times", action="append", default=[], metavar="variable=factor")
     options = parser.parse_args()
     model = pf.load(options.name)
-    ds = states(model, options) if options.states is None else open_dataset(options.states)
+    if options.states is None:
+        settings = dict(setting.split("=", 1) for setting in options.set)
+        ds = unseen(model, options.samples, options.seed, settings=settings)
+    else:
+        ds = open_dataset(options.states)
     by = {name: float(factor) for name, factor in (given.split("=", 1) for given in options.times)}
     ds = ds.assign({name: ds[name] * factor for name, factor in by.items()})
     _, points, values = trajectory_values(ds, model.geometry, model.config.variables)
@@ -49,11 +51,7 @@ def main() -> None:
     for share, about_one in SHARES:
         size, excess = round(share * len(points)), []
         for part in flat.split(TOGETHER):
-            keep = torch.randperm(len(points), generator=draw)[:size]
-            if about_one:
-                middle = model.geometry.lift(points[keep[0]])
-                keep = model.geometry.distance(points, middle).argsort()[:size]
-            keep = keep.sort().values
+            keep = some(model.geometry, points, size, about_one, draw)
             fit = model.examined(points[keep], part[:, keep], None, weights[keep])[1]
             excess += known.excess(fit).max(1).tolist()
         warned = sum(times > 1 for times in excess)
@@ -62,14 +60,6 @@ def main() -> None:
         print(f"{share:.0%} of the points, {where}: {warned} of {len(excess)} warn; {min(excess):.2g} … "
               f"{max(excess):.2g} times the nearest limit", flush=True)  # fmt: skip
     print(f"in all: {total} of {len(SHARES) * len(flat)}")
-
-
-def states(model: pf.Forecaster, options: argparse.Namespace) -> xr.Dataset:
-    """First frames, newly generated."""
-    pde = Study([Model("model", model)], Path()).pde(frames=1)
-    pde = override(pde, dict(setting.split("=", 1) for setting in options.set))
-    made = list(generation.generate(pde, options.samples, options.seed, "test"))
-    return generation.assemble(pde, made, options.seed, "test")
 
 
 if __name__ == "__main__":

@@ -12,13 +12,11 @@ import warnings
 from pathlib import Path
 
 import torch
-import xarray as xr
 
 import pdeforecast as pf
-from pdeforecast import generation
 from pdeforecast.bench.scores import evolving
 from pdeforecast.bench.sparse import gaps
-from pdeforecast.bench.study import Model, Study
+from pdeforecast.bench.study import unseen
 from pdeforecast.trajectory import open_dataset
 from pdeforecast.trust import TrustWarning
 
@@ -35,7 +33,7 @@ def main() -> None:
     warnings.simplefilter("ignore", TrustWarning)
     torch.set_num_threads(1)
     model = pf.load(options.name)
-    ds = generated(model) if options.states is None else open_dataset(options.states)
+    ds = unseen(model, 3, 1000) if options.states is None else open_dataset(options.states)
     leads = [0.0, model.card["horizon"] / 2, model.card["horizon"]]
     full = [ds.isel(sample=[i], time=0, drop=True).load() for i in range(3)]
     few = [gaps(state, list(evolving(ds)), FEW, seed) for seed, state in enumerate(full)]
@@ -51,12 +49,6 @@ def main() -> None:
         start = time.process_time()
         model.forecast(state, leads, like=full[0])
         print(f"{what:28}{time.process_time() - start:6.2f} s", flush=True)
-
-
-def generated(model: pf.Forecaster) -> xr.Dataset:
-    """Three new first frames."""
-    pde = Study([Model("model", model)], Path()).pde(frames=1)
-    return generation.assemble(pde, list(generation.generate(pde, 3, 1000, "test")), 1000, "test")
 
 
 if __name__ == "__main__":

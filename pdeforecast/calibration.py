@@ -20,6 +20,7 @@ from torch import Tensor
 from pdeforecast.errors import DataError
 from pdeforecast.familiarity import CARD, LEAST, Familiarity, Fit, Limits
 from pdeforecast.forecaster import Forecaster
+from pdeforecast.geometry import Geometry
 from pdeforecast.training import Trajectories
 from pdeforecast.trajectory import measure, trajectory_values
 
@@ -102,11 +103,7 @@ def _seen(
     size, patterns = max(1, round(share * len(data.points))), min(patterns, len(states))
     fits, early = [], []
     for part, begins in zip(states.tensor_split(patterns), first.tensor_split(patterns), strict=True):
-        keep = torch.randperm(len(data.points), generator=draw)[:size]
-        if together:
-            middle = model.geometry.lift(data.points[keep[0]])
-            keep = model.geometry.distance(data.points, middle).argsort()[:size]
-        keep = keep.sort().values
+        keep = some(model.geometry, data.points, size, together, draw)
         motion = model.geometry.random_motion(1, draw)[0]
         points = model.geometry.act(motion, data.points[keep])
         values = part[:, keep].to(model.mean.device)
@@ -115,6 +112,15 @@ def _seen(
         fits.append(fit[known])
         early.append(begins[known])
     return Fit.concatenate(fits), torch.cat(early)
+
+
+def some(geometry: Geometry, points: Tensor, size: int, together: bool, draw: torch.Generator) -> Tensor:
+    """Indices of `size` of the points (M, point_dim), in order: random ones, or those about a random one."""
+    keep = torch.randperm(len(points), generator=draw)[:size]
+    if together:
+        middle = geometry.lift(points[keep[0]])
+        keep = geometry.distance(points, middle).argsort()[:size]
+    return keep.sort().values
 
 
 def _limits(seen: list[tuple[float, Fit, Tensor]]) -> Limits:

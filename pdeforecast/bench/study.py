@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,31 @@ def generated(pde: PDE, samples: int, seed: int, folder: Path, jobs: int = 1) ->
 
             generation.write(pde, path, samples, seed, "test", min(jobs, samples), progress)
     return open_dataset(path)
+
+
+def unseen(
+    model: Forecaster,
+    samples: int,
+    seed: int,
+    split: str = "test",
+    frames: int = 1,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> xr.Dataset:
+    """Newly generated trajectories of the equation that `model` has learned; `settings` are other parameters.
+
+    Raises:
+        UsageError: if its card names no equation.
+    """
+    equation = model.card.get("data", {}).get("equation")
+    if equation not in PDES:
+        raise UsageError(
+            f"expected states to measure on; the model's card names no equation, but {equation!r}.",
+            "Give some: `--state STATE.nc`.",
+        )
+    pde = Study([Model("model", model)], Path(), settings=settings).pde(frames=frames)
+    stream = generation.generate(pde, samples, seed, split)
+    made = list(logs.bar(iterable=stream, total=samples, unit="trajectory"))
+    return generation.assemble(pde, made, seed, split)
 
 
 # --- contestants ---------------------------------------------------------------------------------

@@ -4,18 +4,15 @@ import argparse
 from pathlib import Path
 
 import torch
-import xarray as xr
 
-from pdeforecast import checkpoint, generation, logs
+from pdeforecast import checkpoint
 from pdeforecast.bench import report, study, suites
 from pdeforecast.bench.equivariance import equivariance
 from pdeforecast.bench.methods import Method
 from pdeforecast.cli.arguments import device_of, pairs
 from pdeforecast.cli.outputs import check_folder
 from pdeforecast.errors import UsageError, nearest
-from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import GEOMETRIES
-from pdeforecast.pdes import PDES, make
 from pdeforecast.trajectory import open_dataset
 
 
@@ -44,7 +41,10 @@ def bench(options: argparse.Namespace) -> None:
 def _equivariance(options: argparse.Namespace) -> None:
     for name in options.model:
         model = checkpoint.load(name, device_of(options))
-        state = _unseen(model, options) if options.state is None else open_dataset(options.state)
+        if options.state is None:
+            state = study.unseen(model, options.samples, options.seed).isel(time=0)
+        else:
+            state = open_dataset(options.state)
         random = torch.Generator().manual_seed(options.seed)
         motions = GEOMETRIES[model.geometry.domain].random_motion(options.motions, random)
         print(equivariance(model, state, options.lead_time, motions).markdown())
@@ -71,17 +71,3 @@ def _study(options: argparse.Namespace) -> study.Study:
         options.jobs,
         options.command,
     )
-
-
-def _unseen(model: Forecaster, options: argparse.Namespace) -> xr.Dataset:
-    """Newly generated states of the equation that the model has learned."""
-    equation = model.card.get("data", {}).get("equation")
-    if equation not in PDES:
-        raise UsageError(
-            f"expected states to measure on; the model's card names no equation, but {equation!r}.",
-            "Give some: `--state STATE.nc`.",
-        )
-    pde = make(equation, {})
-    stream = generation.generate(pde, options.samples, options.seed, "test")
-    made = list(logs.bar(iterable=stream, total=options.samples, unit="state"))
-    return generation.assemble(pde, made, options.seed, "test").isel(time=0)
