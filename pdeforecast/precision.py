@@ -39,7 +39,7 @@ def mixed(model: Forecaster, loss: Callable[..., Tensor]) -> Callable[..., Tenso
 def _reduced(function: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:
     """`function` in bfloat16, its result in float32."""
 
-    def called(*parts: Tensor) -> Tensor:
+    def called(*parts: Any) -> Tensor:
         with torch.autocast(device, torch.bfloat16):
             return function(*parts).float()
 
