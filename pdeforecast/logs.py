@@ -10,6 +10,8 @@ from pdeforecast.errors import UsageError
 from pdeforecast.training import Report
 
 _MINUTE = 60.0
+_UP = "\x1b[A"
+"""How a bar within a bar returns to the line of the outer one."""
 
 
 def bar(**options: Any) -> tqdm:
@@ -25,13 +27,13 @@ def bar(**options: Any) -> tqdm:
 
 
 class _Lines:
-    """Text that would overwrite a line of a terminal, as lines of `file`."""
+    """Text that would overwrite lines of a terminal, as lines of `file`."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
     def write(self, text: str) -> None:
-        if line := text.strip():
+        if line := text.replace(_UP, "").strip():
             self._file.write(f"{line}\n")
 
     def flush(self) -> None:
