@@ -1,6 +1,7 @@
 """What long work tells of itself: a bar, and losses for TensorBoard, beside log.csv."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,19 +23,21 @@ def bar(**options: Any) -> tqdm:
     """
     if sys.stderr.isatty():
         return tqdm(**options)
-    seldom = {"file": _Lines(sys.stderr), "delay": _MINUTE, "mininterval": _MINUTE, "ncols": 100}
-    return tqdm(**seldom, **options)
+    return tqdm(file=_Lines(sys.stderr), ncols=100, **options)
 
 
 class _Lines:
-    """Text that would overwrite lines of a terminal, as lines of `file`."""
+    """Text that would overwrite lines of a terminal, as lines of `file`: one a minute, none in the first."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
+        self._next = time.monotonic() + _MINUTE
 
     def write(self, text: str) -> None:
-        if line := text.replace(_UP, "").strip():
+        line = text.replace(_UP, "").strip()
+        if line and time.monotonic() >= self._next:
             self._file.write(f"{line}\n")
+            self._next = time.monotonic() + _MINUTE
 
     def flush(self) -> None:
         self._file.flush()
