@@ -229,10 +229,6 @@ def command(name: str, shared: Path, folder: Path) -> list[str]:
     return line.split()
 
 
-FULL = ("File too large", "file too large", "past end of allocation", "bad heap index")
-"""What a full disk is called, by the system and, where it was writing, by HDF5."""
-
-
 def limited(words: list[str], limit: int) -> Callable[[], int]:
     """A command on a disk where no file can grow beyond some bytes."""
 
@@ -255,7 +251,8 @@ def test_a_full_disk_leaves_nothing_half(shared: Path, tmp_path: Path, name: str
             words = f"train {shared / 'flow.nc'} -o {folder / 'run'} --resume".split()
         code, err = alone(limited(words, limit))
         check_error(err)
-        assert code == 3 and any(words in err for words in FULL), err
+        # HDF5 has words of its own for it.
+        assert code == 3 and ("too large" in err.lower() or "past end of allocation" in err), err
         left = [] if name not in ("train", "generate") else [*RUN, "run", "out.nc.partial"]
         assert set(names(folder)) <= set(left)
         assert name != "train" or set(names(folder / "run")) <= set(RUN)
