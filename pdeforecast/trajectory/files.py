@@ -214,6 +214,11 @@ class _Disk(io.FileIO):
             self._error = error
             return size or 0
 
+    def __exit__(self, *raised: Any) -> None:
+        """Closes it. What HDF5 says when it misses what was lost is not the cause: the first error is."""
+        super().__exit__(*raised)
+        self.check()
+
     def check(self) -> None:
         """Raises the first error, if there was one."""
         if self._error is not None:
