@@ -22,10 +22,13 @@ from torch import Tensor
 
 from pdeforecast.bench.harmonics import harmonics
 from pdeforecast.bench.interpolation import at_nodes
+from pdeforecast.cells import means, undone
 from pdeforecast.geometry import GEOMETRIES, Geometry
 from pdeforecast.run import fields_of
 from pdeforecast.trajectory import axes_of, geometry_of, open_dataset
 
+CELLS = 2
+"""Nodes of the fine grid, along each axis, that are a cell of the coarse one."""
 _RIDGE = 1e-4
 """In units of the mean variance of a wave number."""
 
@@ -48,8 +51,8 @@ def main() -> None:
     seen, known = truth[half:], truth[:half]
     found = {
         "harmonics": band_limited(seen, space, axes, coarse_axes),
-        "spectral": at_nodes(means(seen), space, coarse_axes, axes),
-        "undone": undone(means(seen)),
+        "spectral": at_nodes(means(seen, CELLS), space, coarse_axes, axes),
+        "undone": undone(means(seen, CELLS), CELLS),
         "fitted": fitted(known, seen),
     }
     weights = space.weights(axes)
@@ -57,11 +60,6 @@ def main() -> None:
     for v, name in enumerate(names):
         errors = [relative_l2(field[:, :, v], seen[:, :, v], weights) for field in found.values()]
         print(name.ljust(14), *(f"{error:.3g}".rjust(10) for error in errors))
-
-
-def means(fine: Tensor) -> Tensor:
-    """Means over 2 × 2 cells."""
-    return fine.unflatten(-1, (-1, 2)).mean(-1).unflatten(-2, (-1, 2)).mean(-2)
 
 
 def relative_l2(found: Tensor, truth: Tensor, weights: Tensor) -> float:
@@ -76,31 +74,10 @@ def band_limited(fine: Tensor, space: Geometry, axes: dict[str, Tensor], coarse:
     return basis.synthesis(basis.analysis(fine, axes), axes)
 
 
-def undone(coarse: Tensor) -> Tensor:
-    """Twice as many nodes, on the torus that meridians make when they go on over the poles."""
-    latitudes, longitudes = coarse.shape[-2:]
-    torus = torch.cat([coarse, coarse.flip(-2).roll(longitudes // 2, -1)], dim=-2)
-    for dim in (-2, -1):
-        torus = finer(torus, dim)
-    return torus[..., : 2 * latitudes, :]
-
-
-def finer(means: Tensor, dim: int) -> Tensor:
-    """A periodic series at the midpoints of half cells, from its means over pairs of these."""
-    n = means.shape[dim]
-    waves = torch.fft.rfft(means.movedim(dim, -1))[..., : (n + 1) // 2]
-    k = torch.arange(waves.shape[-1]).double()
-    # A wave's values at the midpoints of two halves lie π k / 2n to either side of the cell's centre.
-    waves = (
-        waves / torch.cos(torch.pi * k / (2 * n)) * torch.polar(torch.ones_like(k), -torch.pi * k / (2 * n))
-    )
-    return (2 * torch.fft.irfft(waves, n=2 * n)).movedim(-1, dim)
-
-
 def fitted(known: Tensor, seen: Tensor) -> Tensor:
     """Zonal wave numbers of the fine grid, each by the best linear map from that wave of the means."""
     target = torch.fft.rfft(known, norm="forward")
-    given, asked = (torch.fft.rfft(means(x), norm="forward").flatten(2, 3) for x in (known, seen))
+    given, asked = (torch.fft.rfft(means(x, CELLS), norm="forward").flatten(2, 3) for x in (known, seen))
     spectrum = asked.new_zeros(*seen.shape[:-1], target.shape[-1])
     for m in range(given.shape[-1]):
         a, b = given[..., m].flatten(0, 1), target[..., m].flatten(2, 3).flatten(0, 1)

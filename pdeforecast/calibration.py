@@ -22,7 +22,7 @@ from pdeforecast.familiarity import CARD, LEAST, Familiarity, Fit, Limits
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import Geometry
 from pdeforecast.training import Trajectories
-from pdeforecast.trajectory import measure, trajectory_values
+from pdeforecast.trajectory import trajectory_values
 
 FALSE_ALARMS = 1e-3
 """The share of familiar states that are called unlike the training data."""
@@ -34,6 +34,8 @@ _GATHERED = {0.5: 8, 0.2: 16, 0.05: 32, 0.02: 32}
 """The same for points that lie together: more choices, since places differ from one another."""
 _STATES = 1024
 """The most states that are encoded."""
+_REMEMBERED_STATES = 256
+"""The same where trajectories are remembered, in more latents than others have."""
 _SLACK = 1.1
 """By which departures and variations may go beyond their limits: these are narrow where all states are much
 alike, and other grids see a little more of them, or less."""
@@ -55,7 +57,8 @@ def calibrate(model: Forecaster, ds: xr.Dataset, source: str) -> Familiarity:
     if not {"time", "lead_time"} & set(ds.dims):
         ds = ds.expand_dims(time=[0.0], axis=1 if "sample" in ds.dims else 0)
     times, points, values = trajectory_values(ds, model.geometry, model.config.variables)
-    none, measured = values.new_zeros(1, 0, 0), measure(ds, model.geometry)
+    points, values, measured = model.values_of(ds, points, values)
+    none = values.new_zeros(1, 0, 0)
     data = Trajectories(tuple(times), points, measured, values, points[:0], measured[:0], none)
     found = usual(model, data, source)
     model.card[CARD] = asdict(found)
@@ -70,7 +73,7 @@ def usual(model: Forecaster, data: Trajectories, source: str) -> Familiarity:
         DataError: if there are fewer than two states.
     """
     draw = torch.Generator().manual_seed(0)
-    states, first = _states(data, draw)
+    states, first = _states(data, _REMEMBERED_STATES if model.remembers else _STATES, draw)
     if len(states) < 2:
         raise DataError("expected several states to calibrate on; came one.", "Give a file of more states.")
 
@@ -142,12 +145,12 @@ def _limits(seen: list[tuple[float, Fit, Tensor]]) -> Limits:
     )
 
 
-def _states(data: Trajectories, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """States (n, M, V), half of them first frames if there are so many, and which of them are, (n,)."""
+def _states(data: Trajectories, most: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """States (n, M, V), n ≤ `most`, half of them first frames if there are so many, and which are, (n,)."""
     samples, frames = data.values.shape[:2]
-    first = torch.randperm(samples, generator=draw)[: _STATES // 2] * frames
+    first = torch.randperm(samples, generator=draw)[: most // 2] * frames
     order = torch.randperm(samples * frames, generator=draw)
-    rest = order[~torch.isin(order, first)][: _STATES - len(first)]
+    rest = order[~torch.isin(order, first)][: most - len(first)]
     chosen = torch.cat([first, rest])
     chosen = chosen[torch.randperm(len(chosen), generator=draw)]
     return data.values[chosen // frames, chosen % frames], chosen % frames == 0

@@ -90,6 +90,8 @@ class KernelDynamicsConfig:
         modes: zonal harmonics that are kept.
         latitudes, longitudes: of the grid on which states are read; a run sets them to those of its data, if
             these have a grid of even longitudes, or else to what the latents can show.
+        cells: nodes of that grid, along each axis, that are a cell of the data; a run sets it where its data
+            are means over cells that it could refine.
     """
 
     trajectories: int = 24
@@ -98,6 +100,7 @@ class KernelDynamicsConfig:
     modes: int = 1024
     latitudes: int = 0
     longitudes: int = 0
+    cells: int = 1
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Decoded:
         path: the latents of S samples at each of the T times.
         axes: of a grid, slow first, or the coordinates of loose points, each (M,).
         channels: V.
-        dtype: of the values.
+        cells: where it is not 1, values are means over blocks of so many nodes of each axis of the grid.
     """
 
     def __init__(
@@ -42,13 +42,15 @@ class Decoded:
         axes: Mapping[str, Any],
         on_grid: bool,
         channels: int,
+        cells: int = 1,
     ) -> None:
+        self._cells = cells
         self._decode, self._geometry, self._path = decode, geometry, path
         nodes = {name: torch.as_tensor(axis, dtype=torch.float64) for name, axis in axes.items()}
         self._axes = {name: axis.numpy(force=True) for name, axis in nodes.items()}
         self._on_grid = on_grid
         self._channels = channels
-        places = [len(axis) for axis in self._axes.values()]
+        places = [len(axis) // cells for axis in self._axes.values()]
         self.shape = (path[0].contexts.shape[0], len(path), *(places if on_grid else places[:1]))
         self._last: tuple[Any, NDArray[np.float32]] | None = None
 
@@ -79,10 +81,18 @@ class Decoded:
         size = max(1, _POINTS // rest)
         for start in range(0, len(places[0]), size):
             part = [places[0][start : start + size], *places[1:]]
-            found = self._decode(self._points(part), states)
-            made = found.reshape(*found.shape[:2], *map(len, part), self._channels)
-            values[:, :, start : start + size] = made.numpy(force=True)
+            values[:, :, start : start + size] = self._block(part, states).numpy(force=True)
         return values
+
+    def _block(self, places: Sequence[NDArray[np.int64]], states: Sequence[Latents]) -> Tensor:
+        """Values (S′, T′, *places′, V) at some places."""
+        nodes = [(self._cells * index[:, None] + np.arange(self._cells)).reshape(-1) for index in places]
+        found = self._decode(self._points(nodes), states)
+        found = found.reshape(*found.shape[:2], *map(len, nodes), self._channels)
+        if self._cells > 1:
+            for dim in range(2, 2 + len(places)):
+                found = found.unflatten(dim, (-1, self._cells)).mean(dim + 1)
+        return found
 
     def _points(self, places: Sequence[NDArray[np.int64]]) -> Tensor:
         if self._on_grid:

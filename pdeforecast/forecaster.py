@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pdeforecast import kernel_dynamics
 from pdeforecast.assimilation import Frame, assimilate
+from pdeforecast.cells import MEAN, holds_means, offsets, widths
 from pdeforecast.config import (
     AttentionFieldConfig,
     ForecasterConfig,
@@ -35,6 +36,7 @@ from pdeforecast.trajectory import (
     STATION,
     TIMES,
     Samples,
+    axes_of,
     converted,
     default_axes,
     factors,
@@ -42,6 +44,7 @@ from pdeforecast.trajectory import (
     grid_dims,
     is_grid,
     lead_times,
+    measure,
     observations,
     samples,
     start_time,
@@ -280,6 +283,9 @@ class Forecaster(nn.Module):
         state = self._in_units(given)
         seen = samples(state, self.geometry, self.config.variables) if not assimilate else None
         series = observations(state, self.geometry, self.config.variables, own) if assimilate else []
+        if width := self._cells_of(given):
+            seen = None if seen is None else self._values_of(seen, width)
+            series = [(time, self._values_of(at, width)) for time, at in series]
         start = series[0][1] if seen is None else seen
         around = self._statics(state if statics is None else self._in_units(statics), len(start.values))
         axes, places, on_grid = self._targets(given, grid, like)
@@ -301,7 +307,9 @@ class Forecaster(nn.Module):
             return values / scale
 
         states = [path[order.index(t)] for t in times]
-        decoded = Decoded(decode, self.geometry, states, axes, on_grid, len(self.config.variables))
+        cells = self._cells_of(given if like is None else like) if grid is None else None
+        nodes, each = (axes, 1) if cells is None else self._in_cells(axes)
+        decoded = Decoded(decode, self.geometry, states, nodes, on_grid, len(self.config.variables), each)
         forecast = to_dataset(
             np.broadcast_to(np.float32(0), (*decoded.shape, len(self.config.variables))),
             self.geometry,
@@ -312,13 +320,57 @@ class Forecaster(nn.Module):
             attrs={"model": self.identity, **start_time(given, unit), **said.attrs()},
         )
         said.warn()
+        kind = {} if cells is None else {"cell_methods": MEAN}
         fields = {
-            name: decoded.variable([str(dim) for dim in forecast[name].dims], v, forecast[name].attrs)
+            name: decoded.variable([str(dim) for dim in forecast[name].dims], v, forecast[name].attrs | kind)
             for v, name in enumerate(self.config.variables)
         }
         labels = {"sample": np.atleast_1d(given["sample"].values)} if "sample" in given.coords else {}
         forecast = forecast.assign(fields).assign_coords({**places, **labels})
         return forecast if lazy else forecast.load()
+
+    def _cells_of(self, ds: xr.Dataset) -> tuple[float, float] | None:
+        """The width, in degrees of latitude and longitude, of the cells that the numbers of `ds` are means
+        over; None where they are values, or the model knows no difference."""
+        if not isinstance(self.dynamics, KernelDynamics) or self.dynamics.cells == 1:
+            return None
+        if not holds_means(ds, self.config.variables) or not is_grid(ds, self.geometry):
+            return None
+        axes = axes_of(converted(ds, factors(ds, self.geometry.units), self.geometry.units), self.geometry)
+        latitude, longitude = (
+            float(widths(axis, alone).abs().median())
+            for axis, alone in zip(axes.values(), self.dynamics.width, strict=True)
+        )
+        return latitude, longitude
+
+    def values_of(self, ds: xr.Dataset, points: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Points, values (S, T, M, V) and measure of trajectories `ds`; means over cells as values."""
+        measured, width = measure(ds, self.geometry), self._cells_of(ds)
+        if width is None:
+            return points, values, measured
+        seen = [self._values_of(Samples(points, part, None, measured), width) for part in values]
+        return seen[0].points, torch.stack([part.values for part in seen]).to(values), seen[0].measure
+
+    def _values_of(self, seen: Samples, width: tuple[float, float]) -> Samples:
+        """Means over cells as values: between them, where all are there, else at their centres."""
+        assert isinstance(self.dynamics, KernelDynamics) and isinstance(self.encoder, PrincipalSGD)
+        points, values, variance = self._normal(seen.points, seen.values, seen.variance)
+        fine = self.dynamics.undone(points, values) if variance is None else None
+        if fine is not None:
+            measured = self.dynamics.measure()
+            return Samples(self.dynamics.points(), fine * self.scale + self.mean, None, measured)
+        found = self.dynamics.at_centres(self.encoder, points, values, variance, seen.measure, width)
+        return replace(seen, values=found * self.scale + self.mean)
+
+    def _in_cells(self, axes: Mapping[str, Any]) -> tuple[dict[str, Tensor], int]:
+        """The axes of the nodes that the cells of a grid are made of, and how many of each a cell has."""
+        assert isinstance(self.dynamics, KernelDynamics)
+        made = {}
+        for (name, axis), alone in zip(axes.items(), self.dynamics.width, strict=True):
+            centres = torch.as_tensor(axis, dtype=torch.float64)
+            parts = widths(centres, alone)[:, None] * offsets(self.dynamics.cells)
+            made[name] = (centres[:, None] + parts).flatten()
+        return made, self.dynamics.cells
 
     def _check_finite(self, values: Tensor, times: Sequence[float], by: float) -> None:
         """That a forecast is finite; `by` is what lead times are multiplied with for the model."""
@@ -480,6 +532,7 @@ def _dynamics(config: ForecasterConfig, encoder: nn.Module) -> LatentDynamics | 
         own.frames,
         own.stride,
         own.modes,
+        own.cells,
     )
 
 

@@ -21,20 +21,28 @@ back as latents by the encoder. Between frames the path is a cubic.
 Where little of a state is observed, the same harmonics are its prior: a turn multiplies a_m by a phase, so a
 prior that knows no longitude holds amplitudes of different m independent, a_mr ~ N(0, σ²_mr), and given
 observations y with error variance R the most likely ones are one exact step, as in `principal.py`. What they
-leave is held by each latent. At loose points the profiles are read by splines that go over the poles.
+leave is held by each latent. At loose points the profiles are read by splines that go over the poles. On
+whole circles of latitude a Fourier transform parts the step: of n longitudes the wave k shows the modes
+m = ±k modulo n.
+
+Data may be means over cells of c × c nodes of the grid, as a coarse grid holds them (`cells.py`).
+Trajectories are then remembered as they are between them (`generation/refinement.py`). Of a state, the means
+over all cells are undone; where some are missing, the others are brought to what the most likely state has at
+the centres of their cells, y + (A − M) a with its values A a there and its means M a.
 
 Sources: M. Reisert and H. Burkhardt, Learning equivariant functions with matrix valued kernels, JMLR 8 (2007)
 385; Z. Zhao and D. Giannakis, Analog forecasting with dynamics-adapted kernels, Nonlinearity 29 (2016) 2888.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pdeforecast.cells import offsets, shrinks, undone
 from pdeforecast.geometry import Geometry
 from pdeforecast.latents import Latents
 from pdeforecast.observed import observed
@@ -45,10 +53,14 @@ _WIDTH = 0.5
 """ℓ², in units of the mean square of remembered states, about their mean."""
 _LEAST_WEIGHT = 1e-3
 """Of a variable, in units of the largest."""
-_RIDGE = 1e-5
+_RIDGE = 1e-8
 """ρ: small against K(a, a), which is at most 1."""
 _ROWS = 16
 """Of a kernel that are made at once: what is computed of them stays in a core's cache."""
+_FEW = 64
+"""States that tell how well trajectories are told."""
+_LOOSE_MODES = 1024
+"""Of the largest modes, what loose points are seen through: many points, and all modes, would be dear."""
 _POLE = 1e-6
 """Degrees from a pole within which a latitude is the pole."""
 NOISE = 1e-6
@@ -67,6 +79,7 @@ class KernelDynamics(nn.Module):
         frames: T of each.
         stride: frames that one step of the flow spans.
         modes: zonal harmonics that are kept, with the profiles b in which states vary most.
+        cells: c, nodes along each axis that are a cell of the data; 1 where they are values at nodes.
 
     Raises:
         ValueError: on another geometry.
@@ -104,6 +117,7 @@ class KernelDynamics(nn.Module):
         frames: int,
         stride: int,
         modes: int,
+        cells: int = 1,
     ) -> None:
         super().__init__()
         if geometry.domain != "rotating_sphere":
@@ -113,6 +127,7 @@ class KernelDynamics(nn.Module):
         self.geometry = geometry
         self.channels = channels
         self.stride = stride
+        self.cells = cells
         values = channels * latitudes
         self.register_buffer("latitude", geometry.axis("latitude", latitudes))
         self.register_buffer("longitude", geometry.axis("longitude", longitudes))
@@ -125,6 +140,11 @@ class KernelDynamics(nn.Module):
         self.register_buffer("mean", torch.zeros(values))
         self.register_buffer("memory", torch.zeros(trajectories, frames, modes, 2, dtype=torch.float16))
         self._weights: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def width(self) -> tuple[float, float]:
+        """Of the cells of the data in latitude and longitude, in degrees."""
+        return self.cells * 180 / len(self.latitude), self.cells * 360 / len(self.longitude)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_weights": None}
@@ -171,6 +191,15 @@ class KernelDynamics(nn.Module):
         self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
         self._weights = None
 
+    def untold(self, fields: Tensor) -> float:
+        """The share of the mean square change over a frame of trajectories that the flow does not tell."""
+        before, after = fields[:, :-1].flatten(0, 1), fields[:, 1:].flatten(0, 1)
+        few = torch.linspace(0, len(before) - 1, min(_FEW, len(before)), device=fields.device).long()
+        told = self._fields(self.carried(self._amplitudes(before[few]))[0])
+        area = self._area()
+        missed, change = ((area * (x - after[few]).square()).mean() for x in (told, before[few]))
+        return float(missed / change)
+
     def rollout(self, encoder: PrincipalSGD, latents: Latents, times: Sequence[float]) -> list[Latents]:
         """The latents at each of the non-decreasing `times`.
 
@@ -200,10 +229,14 @@ class KernelDynamics(nn.Module):
         shape = (len(values), self.channels, len(self.latitude), len(self.longitude))
         fields = seen.values.new_zeros(shape)
         for these, error in seen.alike:
-            coarse = error + (encoder.noise + self.left) / seen.share
-            fields[these] = self._likely(seen.points, seen.values[these], coarse)
+            coarse = error + encoder.noise / seen.share
+            step = self._step(seen.points, coarse, seen.share)
+            fields[these] = self._fields(step.amplitudes(seen.values[these]))
         # All at once: the encoder keeps its factors for the points that it saw last.
         found = self._written(encoder, fields)
+        if self.cells > 1:
+            # Latents lie closer than observations, and would fit each by itself what is between them, too.
+            return found
         residual, contexts = seen.values - encoder.field(seen.points, found), found.contexts.clone()
         for these, error in seen.alike:
             rest = error + encoder.noise / seen.share
@@ -212,31 +245,103 @@ class KernelDynamics(nn.Module):
             )
         return Latents(encoder.poses, contexts, encoder.windows)
 
-    def _likely(self, points: Tensor, values: Tensor, error: Tensor) -> Tensor:
-        """The most likely fields (batch, V, latitudes, longitudes), given values (batch, M, V) with errors of
-        variance (M, V), infinite where nothing is observed."""
-        seen = error.isfinite().any(1)
-        points, values, error = points[seen], values[:, seen], error[seen]
-        latitude = points[:, 2].clamp(-1, 1).asin().rad2deg()
-        longitude = torch.atan2(points[:, 1], points[:, 0]) - self.longitude[0].deg2rad()
-        even, odd = (_across(self.latitude, latitude, parity) for parity in (1, -1))
+    def undone(self, points: Tensor, values: Tensor) -> Tensor | None:
+        """Values (batch, M', V) at the nodes of the grid, from the means (batch, M, V) over all of its cells.
+
+        Args:
+            points: (M, 3), the centres of the cells in any order; None comes back if they are others.
+        """
+        axes = {"latitude": self.latitude, "longitude": self.longitude}
+        centres = {name: axis.unflatten(0, (-1, self.cells)).mean(-1) for name, axis in axes.items()}
+        own, none = self._place(centres), torch.zeros_like(points[:, :1])
+        if points.shape != own.shape or bool(values.isnan().any()):
+            return None
+        here, there = _circles(points, none), _circles(own, none)
+        if here is None or there is None or not torch.allclose(points[here], own[there], atol=1e-6):
+            return None
+        grid = torch.empty_like(values)
+        grid[:, there.flatten()] = values[:, here.flatten()]
+        fields = grid.mT.unflatten(-1, (len(centres["latitude"]), -1))
+        return undone(fields, self.cells).flatten(-2).mT
+
+    def at_centres(
+        self,
+        encoder: PrincipalSGD,
+        points: Tensor,
+        values: Tensor,
+        variance: Tensor | None,
+        measure: Tensor | None,
+        width: tuple[float, float],
+    ) -> Tensor:
+        """Values (batch, M, V) at the centres of cells, from the means over them.
+
+        Args:
+            points, values, variance, measure: those of `encoder`, at the centres.
+            width: of the cells in latitude and longitude, in degrees.
+        """
+        seen = observed(points, values, variance, measure)
+        found = seen.values.clone()
+        for these, error in seen.alike:
+            coarse = error + encoder.noise / seen.share
+            step = self._step(seen.points, coarse, seen.share, width)
+            found[these] += step.between(seen.values[these])
+        return found
+
+    def _step(
+        self, points: Tensor, error: Tensor, share: Tensor, width: tuple[float, float] | None = None
+    ) -> "_LooseStep | _CircleStep":
+        """The exact step for observations with errors of variance (M, V), infinite where not observed."""
+        circles = _circles(points, error)
+        if circles is not None:
+            return _CircleStep(self, points, error + self.left / share, circles, width)
+        kept = self.size.square().mul(_both(self.wave)).argsort(descending=True)[:_LOOSE_MODES].sort().values
+        lost = torch.ones_like(self.size).index_fill(0, kept, 0.0)
+        return _LooseStep(self, points, error + (self.left + self._spread(lost)) / share, kept, width)
+
+    def _spread(self, modes: Tensor) -> Tensor:
+        """(V,): the variance of each variable that some modes have, those where `modes` is one."""
+        squares = (
+            torch.view_as_complex(self.profiles.double()).abs().square().unflatten(1, (self.channels, -1))
+        )
+        own = modes.double() * _both(self.wave) * self.size.double().square()
+        return (own @ squares.sum(-1)) / self.weight.double()
+
+    def _profiles_at(
+        self, latitude: Tensor, width: tuple[float, float] | None, kept: Tensor | None = None
+    ) -> Tensor:
+        """q (L, V, modes): what each mode, as it is spread, shows at latitudes (L,), or of means over cells.
+
+        With w = x + iy, x and y ~ N(0, 1), a state is f̄ + Re Σ w q e^{imλ}, λ from the first of the grid.
+        """
+        wave = self.wave if kept is None else self.wave[kept]
+        profiles = self.profiles if kept is None else self.profiles[kept]
         scales = self._scales()[..., 0]
-        profiles = torch.view_as_complex(self.profiles.double()).unflatten(1, scales.shape) / scales
+        known = torch.view_as_complex(profiles.double()).unflatten(1, scales.shape) / scales
+        found = known.new_zeros(len(latitude), self.channels, len(wave))
+        for parity in (1, -1):
+            these = wave % 2 == (parity < 0)
+            across = self._across(latitude, width, parity).to(known)
+            found[..., these] = torch.einsum("kvl,xl->xvk", known[these], across)
         # A complex amplitude is two real ones of half its variance; that of m = 0 is real.
-        root = _both(self.wave).double().sqrt()
-        spread = self.size.double() * root
-        waves = torch.polar(torch.ones_like(longitude), longitude)[:, None] ** self.wave
-        shown = profiles.new_zeros(len(points), self.channels, len(self.wave))
-        for parity, across in ((0, even), (1, odd)):
-            these = self.wave % 2 == parity
-            shown[..., these] = torch.einsum("kvl,ml->mvk", profiles[these], across.to(profiles))
-        shown = shown * (waves * spread)[:, None]
-        rows = torch.cat([shown.real, torch.where(self.wave > 0, -shown.imag, 0.0)], dim=-1)
-        mean = torch.einsum("vl,ml->mv", self.mean.double().view(self.channels, -1), even)
-        known = error.isfinite()
-        step = ExactStep(rows[known], error[known].rsqrt())
-        real, imaginary = step((values - mean)[:, known]).chunk(2, dim=-1)
-        return self._fields(torch.complex(real, imaginary) * self.size / root)
+        size = self.size if kept is None else self.size[kept]
+        spread = size.double() * _both(wave).double().sqrt()
+        if width is not None:
+            spread = spread * shrinks(wave.double(), math.radians(width[1]), self.cells)
+        return found * spread
+
+    def _mean_at(self, latitude: Tensor, width: tuple[float, float] | None) -> Tensor:
+        """f̄ (L, V) at latitudes (L,), or its means over cells."""
+        across = self._across(latitude, width, 1)
+        return across @ self.mean.double().view(self.channels, -1).T
+
+    def _across(self, latitude: Tensor, width: tuple[float, float] | None, parity: int) -> Tensor:
+        if width is None:
+            return _across(self.latitude, latitude, parity)
+        parts = [
+            _across(self.latitude, (latitude + width[0] * x).clamp(-90, 90), parity)
+            for x in offsets(self.cells)
+        ]
+        return torch.stack(parts).mean(0)
 
     def path(self, amplitudes: Tensor, times: Sequence[float]) -> Tensor:
         """Amplitudes (batch, modes) at those of `times` that are not zero: (batch, times, modes)."""
@@ -336,7 +441,7 @@ class KernelDynamics(nn.Module):
         cells = self.geometry.weights({"latitude": self.latitude, "longitude": self.longitude})
         return (cells.sum(1) / cells.sum())[:, None]
 
-    def _measure(self) -> Tensor:
+    def measure(self) -> Tensor:
         """(latitudes · longitudes,): the part of the sphere of each point, in units of their mean.
 
         To the last bit as `trajectory.measure` has it: the encoder keeps its factors for what it has seen.
@@ -346,18 +451,162 @@ class KernelDynamics(nn.Module):
 
     def points(self) -> Tensor:
         """(latitudes · longitudes, 3), of the grid."""
-        latitude, longitude = torch.meshgrid(self.latitude, self.longitude, indexing="ij")
+        return self._place({"latitude": self.latitude, "longitude": self.longitude})
+
+    def _place(self, axes: Mapping[str, Tensor]) -> Tensor:
+        latitude, longitude = torch.meshgrid(axes["latitude"], axes["longitude"], indexing="ij")
         return self.geometry.embed(torch.stack([longitude, latitude], dim=-1)).flatten(0, 1)
 
     def _written(self, encoder: PrincipalSGD, fields: Tensor) -> Latents:
         """Latents that show fields (batch, V, latitudes, longitudes)."""
-        return encoder(self.points(), fields.flatten(-2).mT, None, self._measure())
+        return encoder(self.points(), fields.flatten(-2).mT, None, self.measure())
 
     def seen(self, encoder: PrincipalSGD, contexts: Tensor) -> Tensor:
         """Fields (batch, V, latitudes, longitudes) that contexts (batch, N, context_dim) show."""
         latents = Latents(encoder.poses, contexts.double(), encoder.windows)
         values = encoder.field(self.points(), latents)
         return values.movedim(-1, 1).unflatten(-1, (len(self.latitude), len(self.longitude)))
+
+
+class _LooseStep:
+    """The most likely state, given observations anywhere: dense, of some of the modes."""
+
+    def __init__(
+        self,
+        flow: KernelDynamics,
+        points: Tensor,
+        error: Tensor,
+        kept: Tensor,
+        width: tuple[float, float] | None,
+    ) -> None:
+        latitude, longitude = _degrees(flow, points)
+        self._flow, self._kept, self._known = flow, kept, error.isfinite()
+        self._mean = flow._mean_at(latitude, width)
+        self._rows = self._shown(latitude, longitude, width)
+        self._centres = self._rows if width is None else self._shown(latitude, longitude, None)
+        self._at_centres = self._mean if width is None else flow._mean_at(latitude, None)
+        self._exact = ExactStep(self._rows[self._known], error[self._known].rsqrt())
+
+    def _shown(self, latitude: Tensor, longitude: Tensor, width: tuple[float, float] | None) -> Tensor:
+        """(M, V, 2 modes): what x and y show."""
+        profiles = self._flow._profiles_at(latitude, width, self._kept)
+        wave = self._flow.wave[self._kept]
+        waves = torch.polar(torch.ones_like(longitude), longitude)[:, None] ** wave
+        shown = profiles * waves[:, None]
+        return torch.cat([shown.real, torch.where(wave > 0, -shown.imag, 0.0)], dim=-1)
+
+    def _found(self, values: Tensor) -> Tensor:
+        return self._exact((values - self._mean)[:, self._known])
+
+    def amplitudes(self, values: Tensor) -> Tensor:
+        """a (batch, modes) from values (batch, M, V)."""
+        x, y = self._found(values).chunk(2, dim=-1)
+        found = x.new_zeros(len(x), len(self._flow.wave), dtype=torch.complex128)
+        found[:, self._kept] = torch.complex(x, y)
+        return found * self._flow.size / _both(self._flow.wave).double().sqrt()
+
+    def between(self, values: Tensor) -> Tensor:
+        """(batch, M, V): what the most likely state has at centres more than its means over cells."""
+        more = torch.einsum("mvr,br->bmv", self._centres - self._rows, self._found(values))
+        return more + (self._at_centres - self._mean)
+
+
+class _CircleStep:
+    """The most likely state, given observations all along some circles of latitude: a step for each wave."""
+
+    def __init__(
+        self,
+        flow: KernelDynamics,
+        points: Tensor,
+        error: Tensor,
+        circles: Tensor,
+        width: tuple[float, float] | None,
+    ) -> None:
+        latitude, longitude = _degrees(flow, points[circles])
+        self._flow, self._circles, self._count = flow, circles, circles.shape[1]
+        self._start = longitude[:, 0]
+        rings = latitude[:, 0]
+        self._mean = flow._mean_at(rings, width)
+        self._at_centres = flow._mean_at(rings, None)
+        turned = torch.polar(torch.ones_like(self._start), self._start)[:, None, None] ** flow.wave
+        self._seen = flow._profiles_at(rings, width) * turned
+        self._centres = flow._profiles_at(rings, None) * turned if width is not None else self._seen
+        self._error = error[circles[:, 0]]
+
+    def amplitudes(self, values: Tensor) -> Tensor:
+        """a (batch, modes) from values (batch, M, V)."""
+        flow = self._flow
+        found = values.new_zeros(len(values), len(flow.wave), dtype=torch.complex128)
+        for _, these, w in self._waves(values):
+            x, y = w.chunk(2, dim=-1)
+            found[:, these] = torch.complex(x, y)
+        found = torch.where(flow.wave > 0, found, found.real + 0j)
+        return found * flow.size / _both(flow.wave).double().sqrt()
+
+    def between(self, values: Tensor) -> Tensor:
+        """(batch, M, V): what the most likely state has at centres more than its means over cells."""
+        more = self._centres - self._seen
+        spectrum = more.new_zeros(len(values), *more.shape[:2], self._count // 2 + 1)
+        for k, these, w in self._waves(values):
+            parts = w @ self._rows(more, k, these).T
+            real, *imaginary = parts.unflatten(-1, (-1, *more.shape[:2])).unbind(1)
+            spectrum[..., k] = torch.complex(real, imaginary[0] if imaginary else torch.zeros_like(real))
+        fields = torch.fft.irfft(spectrum, n=self._count, norm="forward").movedim(-1, 2)
+        fields = fields + (self._at_centres - self._mean)[:, None]
+        found = torch.empty_like(values)
+        found[:, self._circles.flatten()] = fields.flatten(1, 2)
+        return found
+
+    def _waves(self, values: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Of every wave k: which modes it shows, and their most likely x and y (batch, 2 modes)."""
+        away = values[:, self._circles] - self._mean[:, None]
+        spectrum = torch.fft.rfft(away, dim=2, norm="forward")
+        for k in range(self._count // 2 + 1):
+            rest = self._flow.wave % self._count
+            these = ((rest == k) | (rest == (self._count - k) % self._count)).nonzero().flatten()
+            if not len(these):
+                continue
+            alone = 2 * k % self._count == 0
+            error = (self._error / self._count) * (1.0 if alone else 0.5)
+            part = spectrum[:, :, k].flatten(1)
+            known = part.real if alone else torch.cat([part.real, part.imag], dim=-1)
+            precision = error.flatten().rsqrt().repeat(1 if alone else 2)
+            yield k, these, ExactStep(self._rows(self._seen, k, these), precision)(known)
+
+    def _rows(self, profiles: Tensor, k: int, these: Tensor) -> Tensor:
+        """What x and y of the modes `these` show of the wave k on all circles, its real and imaginary part.
+
+        f = Re Σ w q e^{imλ} has there ½ Σ w q over m = k and ½ Σ (w q)* over m = −k, modulo n.
+        """
+        rest = self._flow.wave[these] % self._count
+        q = 0.5 * profiles[..., these].flatten(0, 1)
+        plus, minus = (rest == k).to(q.real), (rest == (self._count - k) % self._count).to(q.real)
+        real = torch.cat([(plus + minus) * q.real, -(plus + minus) * q.imag], dim=-1)
+        if 2 * k % self._count == 0:
+            return real
+        return torch.cat([real, torch.cat([(plus - minus) * q.imag, (plus - minus) * q.real], dim=-1)])
+
+
+def _degrees(flow: KernelDynamics, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Latitudes in degrees, and longitudes from the first of the grid in radians, of points (…, 3)."""
+    latitude = points[..., 2].clamp(-1, 1).asin().rad2deg()
+    return latitude, torch.atan2(points[..., 1], points[..., 0]) - flow.longitude[0].deg2rad()
+
+
+def _circles(points: Tensor, error: Tensor) -> Tensor | None:
+    """Which points (circles, n) go around the world on each circle of latitude, eastward at equal distances,
+    all of them observed, on each circle alike; None if they do not."""
+    latitude, longitude = points[:, 2], torch.atan2(points[:, 1], points[:, 0])
+    _, ring, counts = latitude.mul(1e9).round().unique(return_inverse=True, return_counts=True)
+    count = int(counts[0])
+    if count < 4 or not bool((counts == count).all()) or not bool(error.isfinite().all()):
+        return None
+    order = longitude.argsort()
+    order = order[ring[order].argsort(stable=True)].view(-1, count)
+    gaps = longitude[order].diff(dim=1)
+    even = bool(((gaps - 2 * torch.pi / count).abs() < 1e-6).all())
+    alike = bool(torch.isclose(error[order], error[order[:, :1]], rtol=1e-6, atol=0).all())
+    return order if even and alike else None
 
 
 def _across(latitude: Tensor, x: Tensor, parity: int) -> Tensor:

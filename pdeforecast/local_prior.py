@@ -11,8 +11,14 @@ variance R, the most likely d is again one exact step,
 
     d = D^½ (Bᵀ B + 1)⁻¹ Bᵀ R^(−½) r,      B = R^(−½) A D^½,
 
-for every variable alone. As a point sees few latents, A and B are sparse, and Bᵀ B is nearly so.
+for every variable alone. As a point sees few latents, A and B are sparse, and Bᵀ B is nearly so. Where points
+and functions are too many for a dense factor, the step is taken by conjugate gradients, with the diagonal
+blocks of Bᵀ B + 1, one for each latent, as their preconditioner (J. R. Shewchuk, An introduction to the
+conjugate gradient method, 1994).
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +29,12 @@ from pdeforecast.preconditioner import means
 
 _JITTER = 1e-9
 """Added to Dᵢ, in units of its mean variance, so that its Cholesky factor exists."""
+_DENSE = 8192
+"""The most rows of a matrix that is factorised."""
+_EXACT = 1e-4
+"""Conjugate gradients end at this residual, in units of the right-hand side, in the preconditioner's norm."""
+_DESCENTS = 400
+"""And after so many steps at the latest."""
 
 
 class LocalPrior(nn.Module):
@@ -84,7 +96,7 @@ class LocalPrior(nn.Module):
             factors = torch.linalg.cholesky(blocks + jitter * torch.eye(blocks.shape[-1]).to(blocks))
             factors = factors[self.orbit]
             rows = self.field.design(points, poses, windows, factors)
-            return LocalStep(rows, error.rsqrt()), factors
+            return LocalStep(rows, error.rsqrt(), self.field.functions), factors
 
         return self._kept((points, error, self.covariance[v]), make)
 
@@ -105,11 +117,12 @@ class LocalStep:
     """w = (Bᵀ B + 1)⁻¹ Bᵀ R^(−½) r with a sparse B, as a function of r.
 
     Args:
-        rows: A D^½ (M, N·functions), CSR.
+        rows: A D^½ (M, N·functions), CSR, with the functions of a latent side by side.
         precision: R^(−½), (M,).
+        functions: F.
     """
 
-    def __init__(self, rows: Tensor, precision: Tensor) -> None:
+    def __init__(self, rows: Tensor, precision: Tensor, functions: int) -> None:
         counts = rows.crow_indices().diff()
         scaled = rows.values() * precision.repeat_interleave(counts)
         self.precision = precision
@@ -117,15 +130,71 @@ class LocalStep:
             rows.crow_indices(), rows.col_indices(), scaled, rows.shape, check_invariants=False
         )
         self.transposed = self.b.to_sparse_coo().t().to_sparse_csr()
-        self.many = rows.shape[0] > rows.shape[1]
-        pair = (self.transposed, self.b) if self.many else (self.b, self.transposed)
-        gram = (pair[0] @ pair[1]).to_dense()
-        gram.diagonal().add_(1.0)
-        self.gram = torch.linalg.cholesky(gram)
+        self.many = min(rows.shape) > _DENSE or rows.shape[0] > rows.shape[1]
+        self.solve = self._iterative(functions) if min(rows.shape) > _DENSE else self._factorised()
 
     def __call__(self, residual: Tensor) -> Tensor:
         """w (batch, N·functions) for residuals (batch, M)."""
         white = (self.precision * residual).T.contiguous()
         if self.many:
-            return torch.cholesky_solve(self.transposed @ white, self.gram).T
-        return (self.transposed @ torch.cholesky_solve(white, self.gram)).T
+            return self.solve(self.transposed @ white).T
+        return (self.transposed @ self.solve(white)).T
+
+    def _factorised(self) -> Callable[[Tensor], Tensor]:
+        """(Bᵀ B + 1)⁻¹, or (B Bᵀ + 1)⁻¹ if that is smaller, of columns."""
+        pair = (self.transposed, self.b) if self.many else (self.b, self.transposed)
+        gram = (pair[0] @ pair[1]).to_dense()
+        gram.diagonal().add_(1.0)
+        factor = torch.linalg.cholesky(gram)
+        return lambda columns: torch.cholesky_solve(columns, factor)
+
+    def _iterative(self, functions: int) -> Callable[[Tensor], Tensor]:
+        """(Bᵀ B + 1)⁻¹ of columns, by conjugate gradients."""
+        parts = self.b.values().view(-1, functions)
+        latent = self.b.col_indices().view(-1, functions)[:, 0] // functions
+        blocks = parts.new_zeros(self.b.shape[1] // functions, functions, functions)
+        blocks.index_add_(0, latent, parts[:, :, None] * parts[:, None, :])
+        blocks.diagonal(dim1=-2, dim2=-1).add_(1.0)
+        inverse = torch.linalg.inv(blocks)
+
+        def apply(x: Tensor) -> Tensor:
+            return self.transposed @ (self.b @ x) + x
+
+        def precondition(r: Tensor) -> Tensor:
+            return (inverse @ r.view(len(inverse), functions, -1)).view_as(r)
+
+        return lambda columns: _Solution.apply(columns, apply, precondition)
+
+
+class _Solution(torch.autograd.Function):
+    """x = G⁻¹ y of a symmetric G, whose gradient by y is G⁻¹ of that by x."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, *of: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.of = of
+        return conjugate_gradients(y, *of)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
+        return conjugate_gradients(slopes[0].contiguous(), *ctx.of), None, None
+
+
+def conjugate_gradients(
+    y: Tensor, apply: Callable[[Tensor], Tensor], precondition: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """x (n, columns) with G x = y, for a symmetric positive G and the inverse of what is like it."""
+    x = torch.zeros_like(y)
+    r, z = y, precondition(y)
+    p, energy = z, (y * z).sum(0)
+    enough = _EXACT**2 * energy
+    for _ in range(_DESCENTS):
+        if bool((energy <= enough).all()):
+            break
+        q = apply(p)
+        # Of what is solved already, as of a column of zeros, nothing is left to step along.
+        step = energy / (p * q).sum(0).clamp_min(torch.finfo(y.dtype).tiny)
+        x, r = x + step * p, r - step * q
+        z = precondition(r)
+        before, energy = energy, (r * z).sum(0)
+        p = z + energy / before.clamp_min(torch.finfo(y.dtype).tiny) * p
+    return x

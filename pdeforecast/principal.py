@@ -38,6 +38,8 @@ _LEAST_SPREAD = 0.01
 """The least variance of a mode's field, in units of the noise: few states tell too little of small modes."""
 _NEGLIGIBLE = 1e-3
 """If modes leave a smaller share of the variance of every variable, states are their modes and no more."""
+_MANY_ORBITS, _BANDS = 1024, 128
+"""Of more orbits than that, those beside one another share what a latent holds by itself, in such bands."""
 _PLACES = 4
 """Places per function of a latent at which fields are compared while modes are learned."""
 
@@ -87,7 +89,7 @@ class PrincipalSGD(nn.Module):
         self.register_buffer("modes", torch.zeros(latents * field.context_dim, rank))
         self.register_buffer("unexplained", torch.full((field.channels,), _FIRST_NOISE, dtype=torch.float64))
         self.register_buffer("noise", torch.full((field.channels,), _FIRST_NOISE, dtype=torch.float64))
-        self.local = LocalPrior(field, orbit)
+        self.local = LocalPrior(field, _merged(orbit))
         self._kept: Kept[tuple[ExactStep, Tensor]] = Kept(1)
 
     @property
@@ -198,3 +200,13 @@ class PrincipalSGD(nn.Module):
     def reading(self) -> Tensor:
         """L⁺ (rank, N·context_dim): w = L⁺ (c − c₀), in the least-squares sense."""
         return torch.linalg.pinv(self.modes.double(), rtol=1e-9)
+
+
+def _merged(orbit: Tensor) -> Tensor:
+    """Orbits (N,), or, if they are many, bands of those that follow one another on the lattice."""
+    count = int(orbit.max()) + 1
+    if count <= _MANY_ORBITS:
+        return orbit
+    places = torch.arange(len(orbit), device=orbit.device)
+    first = places.new_full((count,), len(orbit)).scatter_reduce(0, orbit, places, "amin")
+    return first.argsort().argsort()[orbit] * _BANDS // count

@@ -47,6 +47,7 @@ from pdeforecast.config import (
 from pdeforecast.errors import CheckpointError, DataError, DivergedError, UsageError
 from pdeforecast.familiarity import CARD
 from pdeforecast.forecaster import Forecaster, static_samples
+from pdeforecast.generation.refinement import CELLS
 from pdeforecast.geometry import Geometry
 from pdeforecast.kernel_dynamics import KernelDynamics, waves_on
 from pdeforecast.presets import Preset
@@ -107,16 +108,21 @@ def begin(
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"expected a folder; {folder} is a file.", "Give another folder with `-o`.")
-    _check_new(folder)
+    check_new(folder)
     variables, statics = fields_of(ds)
     if init_from is not None:
         return _continued(init_from, geometry, {**variables, **statics}, preset.training, settings)
     chosen = override(Settings(preset.field, preset.dynamics, preset.training), settings)
     times = times_of(ds)
     dynamics, grid = chosen.dynamics, None
+    field = chosen.field
     if isinstance(dynamics, KernelDynamicsConfig):
         grid = _even_grid(ds, geometry)
-        dynamics = _remembering(dynamics, chosen.field, ds, grid)
+        cells = int(ds.attrs.get(CELLS, 1))
+        # What lies between the cells needs latents everywhere, and some more modes.
+        field = replace(field, latents=field.latents * cells**2)
+        dynamics = replace(dynamics, cells=cells, modes=dynamics.modes * (1 + cells) // 2)
+        dynamics = _remembering(dynamics, field, ds, grid)
     elif "dynamics.step" not in settings and len(times) > 1 and times[1] > times[0]:
         dynamics = replace(dynamics, step=times[1] - times[0])
     config = ForecasterConfig(
@@ -124,7 +130,7 @@ def begin(
         variables=variables,
         statics=statics,
         time_unit=unit_of_times(ds, "1"),
-        field=chosen.field,
+        field=field,
         dynamics=dynamics,
     )
     try:
@@ -138,7 +144,12 @@ def begin(
     return Progress(model, chosen.training)
 
 
-def _check_new(folder: Path) -> None:
+def check_new(folder: Path) -> None:
+    """That `folder` holds no run.
+
+    Raises:
+        UsageError: if it does.
+    """
     if (folder / "run.json").exists():
         raise UsageError(
             f"expected a new folder; {folder} holds a run.", "Add `--resume`, or give another folder."
@@ -456,7 +467,7 @@ class _Planner:
 def _prepare(folder: Path, progress: Progress, budget: float) -> None:
     """Writes run.json once, and brings the folder to where `progress` stands."""
     if progress.kept != folder:
-        _check_new(folder)
+        check_new(folder)
         asked = {
             "model": to_dict(progress.model.config),
             "training": asdict(progress.config),

@@ -17,12 +17,23 @@ from torch import Generator, Tensor
 
 import pdeforecast as pf
 from pdeforecast import local_prior
+from pdeforecast.cells import means
 from pdeforecast.geometry import GEOMETRIES
-from pdeforecast.kernel_dynamics import _RIDGE, _WIDTH, NOISE, KernelDynamics, _across, _both, _cubic
+from pdeforecast.kernel_dynamics import (
+    _RIDGE,
+    _WIDTH,
+    NOISE,
+    KernelDynamics,
+    _across,
+    _both,
+    _CircleStep,
+    _cubic,
+    _LooseStep,
+)
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.principal import PrincipalSGD
-from pdeforecast.trajectory import open_dataset, save_dataset
+from pdeforecast.trajectory import grid_points, open_dataset, save_dataset
 
 SPACE = GEOMETRIES["rotating_sphere"]
 LATENTS, LATITUDES, CHANNELS, TRAJECTORIES, FRAMES = 80, 16, 2, 3, 7
@@ -182,24 +193,118 @@ def test_it_lies_on_any_even_grid(taught: KernelDynamics) -> None:
     close(found.flip(-2).roll(3, -1), expected, 2e-3)
 
 
-def test_the_most_likely_fields_agree_with_the_slow_oracle(taught: KernelDynamics) -> None:
-    """S (S + R)⁻¹ (y − f̄) with the covariance S of all values of the grid, from what each amplitude shows."""
-    units = torch.eye(len(taught.wave), dtype=torch.complex128)
-    zero = taught._fields(0 * units[:1])
-    turned = torch.where(taught.wave > 0, 1j, 0j)
-    features = torch.cat([taught._fields(units), taught._fields(turned * units)]) - zero
-    variance = taught.size.double().square() / _both(taught.wave)
+def likely(made: KernelDynamics, points: Tensor, values: Tensor, error: Tensor) -> Tensor:
+    """The most likely fields, given values with errors of variance (M, V)."""
+    # What the modes leave is an error, too; here all of it is given.
+    step = made._step(points, error - made.left, torch.ones(len(points), 1, dtype=torch.float64))
+    return made._fields(step.amplitudes(values))
+
+
+def by_oracle(made: KernelDynamics, shown: Tensor, values: Tensor, error: Tensor) -> Tensor:
+    """S (S + R)⁻¹ (y − f̄) with the covariance S of all values of the grid, from what each amplitude shows.
+
+    Args:
+        shown: (M·V, values of the grid), by which observations (batch, M·V) are made of fields.
+        error: (M·V,), infinite where not observed.
+    """
+    units = torch.eye(len(made.wave), dtype=torch.complex128)
+    zero = made._fields(0 * units[:1])
+    turned = torch.where(made.wave > 0, 1j, 0j)
+    features = torch.cat([made._fields(units), made._fields(turned * units)]) - zero
+    variance = made.size.double().square() / _both(made.wave)
     rows = features.flatten(1) * torch.cat([variance, variance]).sqrt()[:, None]
-    covariance = rows.T @ rows
+    known = error.isfinite()
+    seen = rows @ shown[known].T
+    gram = seen.T @ seen + error[known].diag()
+    away = values[:, known] - zero.flatten() @ shown[known].T
+    return zero + (rows.T @ seen @ torch.linalg.solve(gram, away.T)).T.view(len(values), *zero.shape[1:])
+
+
+def test_the_most_likely_fields_agree_with_the_slow_oracle(taught: KernelDynamics) -> None:
     error = 0.01 + torch.rand(len(taught.points()), CHANNELS, generator=random(1), dtype=torch.float64)
     error[torch.rand(error.shape, generator=random(7)) > 0.2] = torch.inf
     flat = error.T.flatten()
-    known = flat.isfinite()
     values = torch.randn(3, len(flat), generator=random(2), dtype=torch.float64)
-    gram = covariance[known][:, known] + flat[known].diag()
-    away = (values - zero.flatten())[:, known]
-    expected = zero + (covariance[:, known] @ torch.linalg.solve(gram, away.T)).T.view(3, *zero.shape[1:])
-    close(taught._likely(taught.points(), values.view(3, CHANNELS, -1).mT, error), expected, 1e-8)
+    expected = by_oracle(taught, torch.eye(len(flat), dtype=torch.float64), values, flat)
+    found = likely(taught, taught.points(), values.view(3, CHANNELS, -1).mT, error)
+    close(found, expected, 1e-8)
+
+
+CELLS = 2
+
+
+@pytest.fixture(scope="module")
+def in_cells() -> KernelDynamics:
+    """What `taught` is, of data that are means over cells."""
+    made = KernelDynamics(SPACE, CHANNELS, LATITUDES, 2 * LATITUDES, TRAJECTORIES, FRAMES, 2, 48, CELLS)
+    made.learn(waves(1, TRAJECTORIES, FRAMES), 0.5)
+    return made
+
+
+def centres(made: KernelDynamics) -> Tensor:
+    """(M, 3), of the cells."""
+    axes = [axis.unflatten(0, (-1, CELLS)).mean(-1) for axis in (made.latitude, made.longitude)]
+    return grid_points(SPACE, dict(zip(("latitude", "longitude"), axes, strict=True)))
+
+
+def of_cells() -> Tensor:
+    """(M·V, values of the grid): the means over cells."""
+    fields = torch.eye(CHANNELS * LATITUDES * 2 * LATITUDES, dtype=torch.float64)
+    return means(fields.view(-1, CHANNELS, LATITUDES, 2 * LATITUDES), CELLS).flatten(1).T
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_from_means_over_cells_the_most_likely_fields_agree_with_the_slow_oracle(
+    in_cells: KernelDynamics, gaps: bool
+) -> None:
+    """On whole circles, where the step is parted by waves, and with gaps, where it is dense."""
+    points, shown = centres(in_cells), of_cells()
+    error = torch.full((len(points), CHANNELS), 0.01, dtype=torch.float64)
+    error[:, 1] = 0.03
+    if gaps:
+        error[torch.rand(error.shape, generator=random(7)) > 0.5] = torch.inf
+    values = torch.randn(3, len(shown), generator=random(2), dtype=torch.float64)
+    step = in_cells._step(points, error - in_cells.left, torch.ones(len(points), 1), in_cells.width)
+    found = in_cells._fields(step.amplitudes(values.view(3, CHANNELS, -1).mT))
+    # The profiles between latitudes are splines: exact at the nodes of the grid, of which cells are made.
+    close(found, by_oracle(in_cells, shown, values, error.T.flatten()), 1e-8)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_means_are_brought_to_the_centres_of_their_cells(
+    in_cells: KernelDynamics, encoder: PrincipalSGD, gaps: bool
+) -> None:
+    fields = in_cells._fields(amplitudes(in_cells, 8))
+    points = centres(in_cells)
+    given = means(fields, CELLS).flatten(-2).mT
+    if gaps:
+        given = given.where(torch.rand(given.shape[1], 1, generator=random(9)) > 0.3, torch.nan)
+    found = in_cells.at_centres(encoder, points, given, None, None, in_cells.width)
+    latitude, longitude = points[:, 2].asin().rad2deg(), torch.atan2(points[:, 1], points[:, 0])
+    step = _LooseStep(in_cells, points, torch.ones(len(points), CHANNELS), torch.arange(48), None)
+    shown = step._shown(latitude, longitude - in_cells.longitude[0].deg2rad(), None)
+    a = amplitudes(in_cells, 8) / in_cells.size * _both(in_cells.wave).double().sqrt()
+    truth = torch.einsum("mvr,br->bmv", shown, torch.cat([a.real, a.imag], 1))
+    truth = truth + in_cells._mean_at(latitude, None)
+    seen = ~given.isnan()
+    wrong, before = (found - truth)[seen].square().mean(), (given - truth)[seen].square().mean()
+    assert bool(found.isnan().eq(given.isnan()).all())
+    assert float(wrong) < 1e-3 * float(before)
+
+
+def test_circles_and_loose_points_are_one_step(in_cells: KernelDynamics) -> None:
+    """A coarser grid of few circles, turned, sees waves m and n − m alike; also that of values at points."""
+    axes = {"latitude": torch.tensor([-40.0, 10.0, 65.0]), "longitude": 7.0 + 60 * torch.arange(6.0)}
+    points = grid_points(SPACE, axes)
+    error = torch.full((len(points), CHANNELS), 0.02, dtype=torch.float64)
+    values = torch.randn(2, len(points), CHANNELS, generator=random(3), dtype=torch.float64)
+    for width in (None, in_cells.width):
+        whole = in_cells._step(points, error, torch.ones(len(points), 1), width)
+        every = torch.arange(len(in_cells.wave))
+        loose = _LooseStep(in_cells, points, error + in_cells.left, every, width)
+        assert isinstance(whole, _CircleStep)
+        close(whole.amplitudes(values), loose.amplitudes(values), 1e-8)
+        close(whole.between(values) + values, loose.between(values) + values, 1e-8)
 
 
 def test_the_most_likely_fields_turn_with_the_points(taught: KernelDynamics) -> None:
@@ -209,7 +314,7 @@ def test_the_most_likely_fields_turn_with_the_points(taught: KernelDynamics) -> 
     steps, angle = 5, torch.tensor(5 * math.pi / LATITUDES, dtype=torch.float64)
     turn = torch.eye(3, dtype=torch.float64)
     turn[0, 0], turn[0, 1], turn[1, 0], turn[1, 1] = angle.cos(), -angle.sin(), angle.sin(), angle.cos()
-    here, there = (taught._likely(x, values, error) for x in (points, points @ turn.T))
+    here, there = (likely(taught, x, values, error) for x in (points, points @ turn.T))
     close(there, here.roll(steps, -1), 1e-10)
 
 

@@ -31,6 +31,7 @@ from pdeforecast.bench.spectra import Bands, bands, nyquist, power, symbol
 from pdeforecast.bench.study import Study, leads_of
 from pdeforecast.bench.table import Case, Row, curve, groups, markdown, number, over_seeds
 from pdeforecast.bench.verdict import verdict
+from pdeforecast.cells import MEAN
 from pdeforecast.errors import ForecastError, UsageError
 from pdeforecast.geometry import Geometry
 from pdeforecast.metrics import relative_l2
@@ -196,11 +197,12 @@ def restricted(truth: xr.Dataset, geometry: Geometry, axes: Mapping[str, Tensor]
         return at_nodes(values, geometry, own, axes)
 
     variables = {}
+    kind = {"cell_methods": MEAN} if geometry.domain == "rotating_sphere" else {}
     for name, array in first.data_vars.items():
         if set(dims) <= set(array.dims):
             kept = tuple(dim for dim in array.dims if dim not in dims)
             values = torch.from_numpy(array.transpose(*kept, *dims).values).double()
-            variables[name] = ((*kept, *dims), lowered(values).numpy(), array.attrs)
+            variables[name] = ((*kept, *dims), lowered(values).numpy(), array.attrs | kind)
     coords = {name: (name, axis.numpy(), truth[name].attrs) for name, axis in axes.items()}
     return xr.Dataset(variables, {**coords, "sample": truth["sample"].values}, truth.attrs)
 

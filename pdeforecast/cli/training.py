@@ -2,17 +2,23 @@
 
 import argparse
 import math
+import os
 from typing import Any
 
 import xarray as xr
 
 from pdeforecast import defaults, logs, parallel, run
 from pdeforecast.cli.arguments import device_of, one_of, pairs, provenance_of
+from pdeforecast.config import KernelDynamicsConfig, override
 from pdeforecast.errors import UsageError
+from pdeforecast.generation.refinement import equation_of, refined, refined_dataset
 from pdeforecast.geometry import GEOMETRIES
-from pdeforecast.presets import PRESETS
+from pdeforecast.presets import PRESETS, Preset
 from pdeforecast.training import Progress, Trajectories
-from pdeforecast.trajectory import geometry_of, grid_dims, open_dataset
+from pdeforecast.trajectory import geometry_of, grid_dims, open_dataset, save_dataset
+
+REFINED = "refined.nc"
+"""In the folder of a run: what its training data are between their cells."""
 
 
 def train(options: argparse.Namespace) -> None:
@@ -24,8 +30,14 @@ def train(options: argparse.Namespace) -> None:
 def _trained(options: argparse.Namespace) -> None:
     """The training of one process."""
     board = logs.TensorBoard(options.output / "tensorboard") if options.tensorboard else None
-    ds, first = open_dataset(options.data), parallel.rank() == 0
-    progress, budget = (_resumed if options.resume else _begun)(options, ds)
+    first = parallel.rank() == 0
+    if options.resume:
+        progress, budget = _resumed(options)
+        ds = _to_learn(options, progress.model.config.dynamics, first)
+    else:
+        run.check_new(options.output)
+        ds = _to_learn(options, _dynamics(options), first)
+        progress, budget = _begun(options, ds)
     data = run.trajectories(ds, progress.model)
     if not options.resume:
         progress, lines = _fitted(options, ds, progress, data, budget)
@@ -55,12 +67,46 @@ def _trained(options: argparse.Namespace) -> None:
     if board is not None:
         board.close()
     if first:
+        (options.output / REFINED).unlink(missing_ok=True)
         print(f"trained: {options.output / 'model.safetensors'}")
+
+
+def _to_learn(options: argparse.Namespace, dynamics: Any, first: bool) -> xr.Dataset:
+    """The training data; for a model that remembers them, as they are between the means over cells they hold.
+
+    What was refined is kept in the folder of the run until that ends.
+    """
+    ds = open_dataset(options.data)
+    pde = equation_of(ds) if isinstance(dynamics, KernelDynamicsConfig) else None
+    if pde is None or (options.resume and dynamics.cells == 1):
+        return ds
+    kept = options.output / REFINED
+    if first and not kept.exists():
+        some = ds.isel(sample=slice(dynamics.trajectories)) if "sample" in ds.dims else ds
+        made = []
+        with logs.bar(total=some.sizes.get("sample", 1), unit="trajectory", desc="refining") as bar:
+            for values in refined(some, pde, os.cpu_count() or 1):
+                made.append(values)
+                bar.update()
+        save_dataset(refined_dataset(some, pde, made), kept)
+    parallel.wait()
+    return open_dataset(kept)
+
+
+def _dynamics(options: argparse.Namespace) -> Any:
+    """The dynamics that were asked for."""
+    preset = _preset(options)
+    settings = run.Settings(preset.field, preset.dynamics, preset.training)
+    return override(settings, pairs(options.set)).dynamics
+
+
+def _preset(options: argparse.Namespace) -> Preset:
+    return PRESETS[one_of(PRESETS, options.preset or "default", "preset")]
 
 
 def _begun(options: argparse.Namespace, ds: xr.Dataset) -> tuple[Progress, float]:
     """A new run and its budget."""
-    preset = PRESETS[one_of(PRESETS, options.preset or "default", "preset")]
+    preset = _preset(options)
     return _new(options, ds, {}), preset.budget if options.budget is None else options.budget
 
 
@@ -69,8 +115,7 @@ def _new(options: argparse.Namespace, ds: xr.Dataset, fitting: dict[str, str]) -
     asked = options.geometry
     geometry = geometry_of(ds) if asked is None else GEOMETRIES[one_of(GEOMETRIES, asked, "geometry")]
     settings = {**fitting, "training.seed": str(options.seed), **pairs(options.set)}
-    preset = PRESETS[options.preset or "default"]
-    return run.begin(options.output, ds, geometry, preset, settings, options.init_from)
+    return run.begin(options.output, ds, geometry, _preset(options), settings, options.init_from)
 
 
 def _fitted(
@@ -87,7 +132,7 @@ def _fitted(
     return progress, defaults.told(progress, data, budget, fit)
 
 
-def _resumed(options: argparse.Namespace, ds: xr.Dataset) -> tuple[Progress, float]:
+def _resumed(options: argparse.Namespace) -> tuple[Progress, float]:
     """The run in the output folder and its budget, which no option changes."""
     for name in ("preset", "geometry", "budget", "set", "init-from"):
         if getattr(options, name.replace("-", "_")) not in (None, []):

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context, parent_process
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pdeforecast.cells import MEAN
 from pdeforecast.errors import DivergedError, UsageError
 from pdeforecast.generation.provenance import stream_of
 from pdeforecast.geometry import GEOMETRIES
@@ -33,6 +34,7 @@ from pdeforecast.trajectory import state_hash, to_dataset
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples done and of all: at the beginning, with what is kept, and after each."""
+T = TypeVar("T")
 _START = 5.0
 """Seconds in which processes are up, about: those of Python and of PyTorch."""
 
@@ -82,7 +84,7 @@ def generate(
             )
     indices = range(samples) if isinstance(samples, int) else samples
     one = partial(_trajectory, pde, seed, split, device)
-    return map(one, indices) if jobs == 1 or len(indices) < 2 else _shared(one, indices, jobs)
+    return map(one, indices) if jobs == 1 or len(indices) < 2 else shared(one, indices, jobs)
 
 
 def assemble(
@@ -110,6 +112,9 @@ def dataset_of(
     units = {name: pde.units[name] for name in pde.variables}
     axes, unit = pde.coordinates(), pde.units.get("time", "1")
     ds = to_dataset(values, GEOMETRIES[pde.geometry], units, axes, pde.times(), "time", unit, attrs)
+    if getattr(pde, "coarsen", 1) > 1:
+        for name in pde.variables:
+            ds[name].attrs["cell_methods"] = MEAN
     for name, array in statics.items():
         ds = ds.assign({name: (tuple(axes), array, {"units": pde.units[name]})})
     hashes = np.array([state_hash(sample[0]) for sample in values], dtype=object)
@@ -161,7 +166,7 @@ def _trajectory(pde: PDE, seed: int, split: str, device: str, index: int) -> Tra
     return Trajectory(index, torch.stack(solved).numpy(), statics)
 
 
-def _shared(one: Callable[[int], Trajectory], indices: Sequence[int], jobs: int) -> Iterator[Trajectory]:
+def shared(one: Callable[[int], T], indices: Sequence[int], jobs: int) -> Iterator[T]:
     """The first here, to see what one costs; the others in processes, if these save more than they take."""
     begin = time.monotonic()
     yield one(indices[0])
@@ -173,9 +178,7 @@ def _shared(one: Callable[[int], Trajectory], indices: Sequence[int], jobs: int)
         yield from map(one, rest)
 
 
-def _in_processes(
-    one: Callable[[int], Trajectory], indices: Sequence[int], jobs: int
-) -> Iterator[Trajectory]:
+def _in_processes(one: Callable[[int], T], indices: Sequence[int], jobs: int) -> Iterator[T]:
     # A forked child would inherit PyTorch's thread pools in an unknown state.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_follow_parent) as pool:
         try:

@@ -21,6 +21,7 @@ Source: J. Galewsky, R. K. Scott, L. M. Polvani, Tellus A 56 (2004) 429.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -184,13 +185,27 @@ class ShallowWater(PDE):
 
     def _solve(self, state: State, times: Sequence[float], axes: Mapping[str, Tensor]) -> Iterator[State]:
         fields = torch.stack([state[name].double() for name in self.variables], dim=-3)
-        grid = Sphere({name: axis.to(fields.device) for name, axis in axes.items()}, radius=self.radius)
-        waves = Waves(self, grid.degrees, fields.device)
+        nodes = tuple((name, tuple(axis.tolist())) for name, axis in axes.items())
+        grid = _grid(nodes, self.radius, fields.device)
+        waves = _waves(self, grid.degrees, fields.device)
         begin = waves.amplitudes(grid.analysis(fields))
         seconds = [HOUR * time for time in times]
         step = HOUR * self.step
         for a in integrate(begin, waves.rates, waves.tendency, seconds, step, waves.longest_step):
             yield dict(zip(self.variables, grid.synthesis(waves.fields(a)).unbind(-3), strict=True))
+
+
+@lru_cache(maxsize=2)
+def _grid(axes: tuple[tuple[str, tuple[float, ...]], ...], radius: float, device: torch.device) -> Sphere:
+    """The transform on a grid, kept: making it costs as much as four hours of the solution."""
+    nodes = {name: torch.tensor(axis, dtype=torch.float64, device=device) for name, axis in axes}
+    return Sphere(nodes, radius=radius)
+
+
+@lru_cache(maxsize=2)
+def _waves(pde: ShallowWater, degrees: int, device: torch.device) -> "Waves":
+    """The linear waves, likewise."""
+    return Waves(pde, degrees, device)
 
 
 class Waves:

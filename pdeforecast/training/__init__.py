@@ -19,7 +19,7 @@ from pdeforecast.training.config import PHASES, Report, TrainingConfig
 from pdeforecast.training.data import Trajectories, normalise
 from pdeforecast.training.encoded import Encoded, elements, encode_all, motions_of_the_world
 from pdeforecast.training.fields import field_phase
-from pdeforecast.training.phases import dynamics_phase, joint_phase
+from pdeforecast.training.phases import dynamics_phase, joint_phase, memory_phase
 from pdeforecast.training.progress import Progress
 
 __all__ = [
@@ -53,6 +53,9 @@ def train(progress: Progress, data: Trajectories) -> Iterator[Report]:
         model.encoder.train(phase == "field")
         if phase == "field":
             reports = field_phase(progress, data)
+        elif model.remembers:
+            model.prepare()
+            reports = memory_phase(progress, data)
         else:
             model.prepare()
             encoded = encoded or encode_all(model, data, elements(model, progress.config, len(data.values)))

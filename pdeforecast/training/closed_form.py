@@ -3,13 +3,15 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from pdeforecast.config import DynamicsConfig
 from pdeforecast.dynamics import LatentDynamics
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.kernel_dynamics import KernelDynamics
 from pdeforecast.principal import PrincipalSGD
-from pdeforecast.training.encoded import Encoded, constant, frames_of, metric
+from pdeforecast.training.data import Trajectories
+from pdeforecast.training.encoded import Encoded, frames_of, metric
 from pdeforecast.training.progress import Progress
 
 _MARGIN = 1.2
@@ -72,22 +74,29 @@ def learn_linear(progress: Progress, encoded: list[Encoded], times: tuple[float,
     return share
 
 
-def remember(model: Forecaster, encoded: Encoded, times: tuple[float, ...]) -> float:
+def remember(model: Forecaster, data: Trajectories) -> float:
     """Gives trajectories to the kernel dynamics.
 
     Returns:
         The share of the mean square change in the fields, over a frame, that they do not tell.
     """
     dynamics = model.dynamics
-    assert isinstance(dynamics, KernelDynamics) and isinstance(model.encoder, PrincipalSGD)
+    assert isinstance(dynamics, KernelDynamics)
     count, frames = dynamics.memory.shape[:2]
-    fields = [dynamics.seen(model.encoder, part[:frames]) for part in encoded.contexts[:count]]
-    gap = (times[frames - 1] - times[0]) / (frames - 1)
-    dynamics.learn(torch.stack(fields), gap)
-    now, after = frames_of(model, encoded, slice(-1)), frames_of(model, encoded, slice(1, None))
-    few = torch.linspace(0, len(now.contexts) - 1, min(64, len(now.contexts))).long()
-    now, after = replace(now, contexts=now.contexts[few]), replace(after, contexts=after.contexts[few])
-    distance = metric(model)
-    return float(
-        distance(model.rollout(now, constant(encoded.static), [gap])[0], after) / distance(now, after)
-    )
+    fields = torch.stack([_on_grid(model, data, i)[:frames] for i in range(count)])
+    dynamics.learn(fields, (data.times[frames - 1] - data.times[0]) / (frames - 1))
+    return dynamics.untold(fields)
+
+
+def _on_grid(model: Forecaster, data: Trajectories, index: int) -> Tensor:
+    """A trajectory (T, V, latitudes, longitudes) on the grid of the kernel dynamics: as it is, or as latents
+    show it."""
+    dynamics, values = model.dynamics, data.values[index : index + 1, :][0].to(model.mean)
+    assert isinstance(dynamics, KernelDynamics) and isinstance(model.encoder, PrincipalSGD)
+    nodes = dynamics.points()
+    if data.points.shape == nodes.shape and torch.allclose(data.points.to(nodes), nodes, atol=1e-6):
+        normal = (values.double() - model.mean) / model.scale
+        if bool(normal.isfinite().all()):
+            return normal.mT.unflatten(-1, (len(dynamics.latitude), len(dynamics.longitude)))
+    points = data.points.to(model.mean.device)
+    return dynamics.seen(model.encoder, model.encode(points, values, None, data.measure).contexts)

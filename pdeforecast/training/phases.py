@@ -14,13 +14,15 @@ from pdeforecast.training.encoded import Encoded, choose, constant, latents_at, 
 from pdeforecast.training.progress import Progress
 
 
+def memory_phase(progress: Progress, data: Trajectories) -> Iterator[Report]:
+    """Remembers trajectories; no step is left to take."""
+    progress.config = replace(progress.config, dynamics_steps=0, joint_steps=0)
+    yield Report("dynamics", 0, 0, remember(progress.model, data), 1)
+
+
 def dynamics_phase(progress: Progress, data: Trajectories, encoded: list[Encoded]) -> Iterator[Report]:
     """Learns to move latents that were encoded once, judged in the metric of the field."""
     model = progress.model
-    if model.remembers:
-        progress.config = replace(progress.config, dynamics_steps=0, joint_steps=0)
-        yield Report("dynamics", 0, 0, remember(model, encoded[0], data.times), 1)
-        return
     # A model that is fine-tuned keeps the scales and the linear part that its network was trained with.
     if progress.step == 0 and not progress.config.init_from:
         if model.linear is not None:

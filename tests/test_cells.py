@@ -1,0 +1,178 @@
+"""Means over cells: their inverse, and what files and forecasts say of them."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import pdeforecast as pf
+from pdeforecast.cells import MEAN, holds_means, means, offsets, shrinks, undone, widths
+from pdeforecast.cli import main
+from pdeforecast.generation import assemble, generate
+from pdeforecast.generation.refinement import CELLS, equation_of, refined, refined_dataset
+from pdeforecast.pdes.shallow_water import ShallowWater
+from pdeforecast.trajectory import save_dataset
+
+TINY = ShallowWater(resolution=48, coarsen=2, viscosity=5e16, frames=9, interval=4.0, start=100.0, step=1.0)
+
+
+def smooth(latitudes: int, highest: int, seed: int) -> torch.Tensor:
+    """Random harmonics of degree ≤ `highest`, as polynomials of the place, at the centres of equal cells."""
+    draw = torch.Generator().manual_seed(seed)
+    latitude = ((torch.arange(latitudes).double() + 0.5) / latitudes - 0.5) * math.pi
+    longitude = (torch.arange(2 * latitudes).double() + 0.5) * math.pi / latitudes
+    place = torch.stack(
+        [
+            latitude.cos()[:, None] * longitude.cos(),
+            latitude.cos()[:, None] * longitude.sin(),
+            latitude.sin()[:, None].expand(-1, 2 * latitudes),
+        ]
+    )
+    powers = torch.randint(0, highest // 3 + 1, (6, 3), generator=draw)
+    return sum((place ** p[:, None, None]).prod(0) for p in powers)
+
+
+@pytest.mark.parametrize("cells", [2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_means_made_of_a_smooth_field_is_undone(cells: int, seed: int) -> None:
+    fine = smooth(12 * cells, 9, seed)
+    coarse = means(fine, cells)
+    assert float((undone(coarse, cells) - fine).abs().max()) < 1e-10
+    rough = torch.randn(12, 24, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    again = means(undone(rough, cells), cells)
+    torch.testing.assert_close(undone(again, cells), undone(rough, cells), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("cells", [2, 3, 4])
+def test_a_wave_shrinks_by_the_closed_form(cells: int) -> None:
+    n, k = 24, torch.arange(1, 12).double()
+    found = shrinks(k, 2 * math.pi / n, cells)
+    closed = (math.pi * k / n).sin() / (cells * (math.pi * k / (cells * n)).sin())
+    torch.testing.assert_close(found, closed, rtol=0, atol=1e-12)
+    assert abs(float(offsets(cells).sum())) < 1e-12
+
+
+def test_cells_have_the_widths_of_their_axis() -> None:
+    axis = torch.tensor([80.0, 70.0, 60.0])
+    assert widths(axis, 1.0).tolist() == [-10.0, -10.0, -10.0] and widths(axis[:1], 7.0).tolist() == [7.0]
+
+
+@pytest.mark.parametrize(
+    ("said", "are"),
+    [
+        (MEAN, True),
+        ("time: point area: mean", True),
+        ("latitude: longitude: mean (interval: 1 hour)", True),
+        ("time: mean", False),
+        ("area: maximum", False),
+        ("", False),
+    ],
+)
+def test_cell_methods_tell_means_from_values(said: str, are: bool) -> None:
+    ds = xr.Dataset({"height": ("x", [1.0], {"cell_methods": said})})
+    assert holds_means(ds, ["height", "vorticity"]) is are
+
+
+@pytest.fixture(scope="module")
+def flows() -> tuple[xr.Dataset, xr.Dataset]:
+    """Means over cells, and the same flows between them."""
+    fine = replace(TINY, coarsen=1)
+    return tuple(assemble(pde, list(generate(pde, 2)), 0, "train") for pde in (TINY, fine))
+
+
+def test_generated_means_say_what_they_are(flows: tuple[xr.Dataset, xr.Dataset]) -> None:
+    coarse, fine = flows
+    assert holds_means(coarse, TINY.variables) and not holds_means(fine, TINY.variables)
+    for name in TINY.variables:
+        own = means(torch.from_numpy(fine[name].values).double(), 2)
+        torch.testing.assert_close(torch.from_numpy(coarse[name].values).double(), own, rtol=1e-5, atol=float(1e-6 * own.abs().max()))
+
+
+def test_a_series_of_means_tells_what_lies_between(flows: tuple[xr.Dataset, xr.Dataset]) -> None:
+    """Frame by frame the refined flow comes nearer to the true one, beyond what a frame by itself tells."""
+    coarse, fine = flows
+    pde = equation_of(coarse)
+    assert pde == TINY
+    found = refined_dataset(coarse, pde, list(refined(coarse, pde, 1)))
+    assert found.attrs[CELLS] == 2 and found.vorticity.shape == fine.vorticity.shape
+    np.testing.assert_array_equal(found.latitude, fine.latitude)
+
+    def error(field: np.ndarray) -> np.ndarray:
+        gap = ((field - fine.vorticity.values) ** 2).mean((0, 2, 3))
+        return np.sqrt(gap / (fine.vorticity.values**2).mean((0, 2, 3)))
+
+    alone = error(undone(torch.from_numpy(coarse.vorticity.values).double(), 2).numpy())
+    series = error(found.vorticity.values)
+    assert series[0] == pytest.approx(alone[0], rel=1e-3)
+    assert series[-1] < 0.2 * alone[-1] and bool((np.diff(series) < 0).all())
+
+
+@pytest.mark.parametrize("spoilt", ["equation", "parameters", "latitude", "gap", "values at nodes"])
+def test_what_its_equation_did_not_make_is_not_refined(
+    flows: tuple[xr.Dataset, xr.Dataset], spoilt: str
+) -> None:
+    coarse, fine = (ds.copy(deep=True) for ds in flows)
+    if spoilt == "equation":
+        coarse.attrs["equation"] = "weather"
+    elif spoilt == "parameters":
+        coarse.attrs["parameters"] = "{"
+    elif spoilt == "latitude":
+        coarse = coarse.isel(latitude=slice(1, None))
+    elif spoilt == "gap":
+        coarse.height.values[0, 1, 2, 3] = np.nan
+    else:
+        coarse = fine
+    assert equation_of(coarse) is None
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> pf.Forecaster:
+    """Trained on means over cells by the command that trains such a model."""
+    folder = tmp_path_factory.mktemp("cells")
+    data = assemble(TINY, list(generate(TINY, 4)), 0, "train")
+    save_dataset(data, folder / "train.nc")
+    typed = ["train", str(folder / "train.nc"), "-o", str(folder / "run"), "--preset", "memory"]
+    assert main([*typed, "--set", "field.latents=128", "--set", "dynamics.modes=200"]) == 0
+    assert not (folder / "run" / "refined.nc").exists()
+    return pf.load(folder / "run")
+
+
+def test_a_forecast_of_means_is_means_and_elsewhere_values(
+    model: pf.Forecaster, flows: tuple[xr.Dataset, xr.Dataset]
+) -> None:
+    """A grid of cells in, means over them out; asked for other places, values; at every lead of one flow."""
+    coarse, fine = flows
+    state, leads = coarse.isel(time=0), [0.0, 4.0, 12.0]
+    own = model.forecast(state, leads)
+    between = model.forecast(state, leads, grid={"latitude": 48, "longitude": 96})
+    for name in TINY.variables:
+        assert own[name].attrs["cell_methods"] == MEAN and "cell_methods" not in between[name].attrs
+        of_values = means(torch.from_numpy(between[name].values).double(), 2)
+        size = float(abs(own[name]).max())
+        assert float((torch.from_numpy(own[name].values) - of_values).abs().max()) < 1e-4 * size
+    like = model.forecast(state, leads, like=coarse.isel(sample=0, time=0))
+    np.testing.assert_allclose(like.height, own.height, rtol=0, atol=1e-4 * float(abs(own.height).max()))
+
+    def error(found: xr.DataArray, truth: xr.DataArray) -> float:
+        gap = found.isel(lead_time=2).values - truth.isel(time=3).values
+        return float(np.sqrt((gap**2).mean() / (truth.isel(time=3).values ** 2).mean()))
+
+    values = undone(torch.from_numpy(own.vorticity.values).double(), 2).numpy()
+    interpolated = error(between.vorticity.copy(data=values), fine.vorticity)
+    assert error(between.vorticity, fine.vorticity) < 0.8 * interpolated
+
+
+def test_values_at_nodes_are_not_taken_for_means(
+    model: pf.Forecaster, flows: tuple[xr.Dataset, xr.Dataset]
+) -> None:
+    """The reconstruction gives back what was given, of either kind."""
+    coarse, fine = flows
+    nodes = fine.isel(time=0, latitude=slice(0, None, 2), longitude=slice(0, None, 2))
+    for state in (coarse.isel(time=0), nodes):
+        found = model.forecast(state, [0.0]).isel(lead_time=0)
+        gap, size = float(abs(found.vorticity - state.vorticity).max()), float(abs(state.vorticity).max())
+        assert gap < 0.05 * size
+        assert ("cell_methods" in found.vorticity.attrs) == ("cell_methods" in state.vorticity.attrs)
