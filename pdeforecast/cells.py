@@ -60,6 +60,11 @@ def widths(axis: Tensor, alone: float) -> Tensor:
     return torch.cat([step[:1], 0.5 * (step[1:] + step[:-1]), step[-1:]])
 
 
+def nodes_of(axis: Tensor, cells: int, alone: float = 1.0) -> Tensor:
+    """(c n,): the nodes that the cells about the nodes of an axis (n,) are made of."""
+    return (axis[:, None] + widths(axis, alone)[:, None] * offsets(cells)).flatten()
+
+
 def shrinks(wave: Tensor, width: float, cells: int) -> Tensor:
     """What means leave of e^{iwave·x} over cells of `width`, in radians."""
     return torch.cos(wave[..., None] * width * offsets(cells).to(wave.device)).mean(-1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pdeforecast import kernel_dynamics
 from pdeforecast.assimilation import Frame, assimilate
-from pdeforecast.cells import MEAN, holds_means, offsets, widths
+from pdeforecast.cells import MEAN, holds_means, nodes_of, widths
 from pdeforecast.config import (
     AttentionFieldConfig,
     ForecasterConfig,
@@ -365,12 +365,12 @@ class Forecaster(nn.Module):
     def _in_cells(self, axes: Mapping[str, Any]) -> tuple[dict[str, Tensor], int]:
         """The axes of the nodes that the cells of a grid are made of, and how many of each a cell has."""
         assert isinstance(self.dynamics, KernelDynamics)
-        made = {}
-        for (name, axis), alone in zip(axes.items(), self.dynamics.width, strict=True):
-            centres = torch.as_tensor(axis, dtype=torch.float64)
-            parts = widths(centres, alone)[:, None] * offsets(self.dynamics.cells)
-            made[name] = (centres[:, None] + parts).flatten()
-        return made, self.dynamics.cells
+        cells = self.dynamics.cells
+        made = {
+            name: nodes_of(torch.as_tensor(axis, dtype=torch.float64), cells, alone)
+            for (name, axis), alone in zip(axes.items(), self.dynamics.width, strict=True)
+        }
+        return made, cells
 
     def _check_finite(self, values: Tensor, times: Sequence[float], by: float) -> None:
         """That a forecast is finite; `by` is what lead times are multiplied with for the model."""

@@ -204,7 +204,7 @@ def contestants(
     found += [methods.load(folder, device) for folder in baselines]
     if train is not None:
         training = open_dataset(train)
-        found += methods.untrained(training, _equation_of(training)).values()
+        found += methods.untrained(training, equation_of(training)).values()
     names = [method.name for method in found]
     for name in names:
         if names.count(name) > 1:
@@ -214,7 +214,8 @@ def contestants(
     return found
 
 
-def _equation_of(ds: xr.Dataset) -> PDE | None:
+def equation_of(ds: xr.Dataset) -> PDE | None:
+    """The equation that a Dataset names, with its parameters."""
     name = ds.attrs.get("equation")
     return make(name, json.loads(ds.attrs.get("parameters", "{}"))) if name in PDES else None
 

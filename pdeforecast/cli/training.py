@@ -88,6 +88,7 @@ def _to_learn(options: argparse.Namespace, dynamics: Any, first: bool) -> xr.Dat
             for values in refined(some, pde, os.cpu_count() or 1):
                 made.append(values)
                 bar.update()
+        options.output.mkdir(parents=True, exist_ok=True)
         save_dataset(refined_dataset(some, pde, made), kept)
     parallel.wait()
     return open_dataset(kept)
