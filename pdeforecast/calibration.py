@@ -34,7 +34,7 @@ _GATHERED = {0.5: 8, 0.2: 16, 0.05: 32, 0.02: 32}
 """The same for points that lie together: more choices, since places differ from one another."""
 _STATES = 1024
 """The most states that are encoded."""
-_REMEMBERED_STATES = 256
+_REMEMBERED_STATES = 48
 """The same where trajectories are remembered, in more latents than others have."""
 _SLACK = 1.1
 """By which departures and variations may go beyond their limits: these are narrow where all states are much
