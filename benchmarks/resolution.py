@@ -3,8 +3,8 @@
     python benchmarks/resolution.py data/shallow-water/test_fine.nc
 
 Of the truth on a fine grid the means over 2 × 2 cells are taken, as a coarse data set holds them, and from
-these the fine field is sought again, in ways that make no error but this one. A frame *by itself* hardly tells
-more than the best of them finds; a series of frames does, by its equation (`generation/refinement.py`).
+these the fine field is sought again, in ways that make no error but this one. A frame alone hardly tells
+more than the best of them finds; a series does, by its equation (`generation/refinement.py`).
 
     harmonics        the truth itself, without the harmonics that the coarse grid does not resolve
     spectral         the spectral interpolant of the means
