@@ -90,8 +90,9 @@ class KernelDynamicsConfig:
         modes: zonal harmonics that are kept.
         latitudes, longitudes: of the grid on which states are read; a run sets them to those of its data, if
             these have a grid of even longitudes, or else to what the latents can show.
-        cells: nodes of that grid, along each axis, that are a cell of the data; a run sets it where its data
-            are means over cells that it could refine.
+        cells: nodes of a solver's grid, along each axis, that are a cell of the data, where these are means
+            over cells: trajectories are then refined by their equation; 1 takes them as they are.
+        ridge: the variance of what trajectories do not tell, in units of the kernel's largest value.
     """
 
     trajectories: int = 24
@@ -101,6 +102,7 @@ class KernelDynamicsConfig:
     latitudes: int = 0
     longitudes: int = 0
     cells: int = 1
+    ridge: float = 1e-5
 
 
 @dataclass(frozen=True)

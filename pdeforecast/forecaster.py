@@ -533,6 +533,7 @@ def _dynamics(config: ForecasterConfig, encoder: nn.Module) -> LatentDynamics | 
         own.stride,
         own.modes,
         own.cells,
+        own.ridge,
     )
 
 

@@ -53,8 +53,6 @@ _WIDTH = 0.5
 """ℓ², in units of the mean square of remembered states, about their mean."""
 _LEAST_WEIGHT = 1e-3
 """Of a variable, in units of the largest."""
-_RIDGE = 1e-8
-"""ρ: small against K(a, a), which is at most 1."""
 _ROWS = 16
 """Of a kernel that are made at once: what is computed of them stays in a core's cache."""
 _FEW = 64
@@ -80,6 +78,7 @@ class KernelDynamics(nn.Module):
         stride: frames that one step of the flow spans.
         modes: zonal harmonics that are kept, with the profiles b in which states vary most.
         cells: c, nodes along each axis that are a cell of the data; 1 where they are values at nodes.
+        ridge: ρ, small against K(a, a), which is at most 1.
 
     Raises:
         ValueError: on another geometry.
@@ -118,6 +117,7 @@ class KernelDynamics(nn.Module):
         stride: int,
         modes: int,
         cells: int = 1,
+        ridge: float = 1e-5,
     ) -> None:
         super().__init__()
         if geometry.domain != "rotating_sphere":
@@ -128,6 +128,7 @@ class KernelDynamics(nn.Module):
         self.channels = channels
         self.stride = stride
         self.cells = cells
+        self.ridge = ridge
         values = channels * latitudes
         self.register_buffer("latitude", geometry.axis("latitude", latitudes))
         self.register_buffer("longitude", geometry.axis("longitude", longitudes))
@@ -372,7 +373,7 @@ class KernelDynamics(nn.Module):
             after = torch.stack(followed, dim=2).flatten(0, 1)
             kernel = self._kernel(known, known)
             weights = torch.empty_like(after)
-            ridge = _RIDGE * torch.eye(len(known)).to(kernel)
+            ridge = self.ridge * torch.eye(len(known)).to(kernel)
             for m, (start, end) in self._waves():
                 factor = torch.linalg.cholesky(kernel[m] + ridge)
                 solved = torch.cholesky_solve(after[..., start:end].flatten(1), factor)

@@ -119,8 +119,9 @@ def begin(
     if isinstance(dynamics, KernelDynamicsConfig):
         grid = _even_grid(ds, geometry)
         cells = int(ds.attrs.get(CELLS, 1))
-        # What lies between the cells needs latents everywhere, and some more modes.
-        field = replace(field, latents=field.latents * cells**2)
+        # What lies between the cells needs more latents, that hold more, and more modes.
+        if cells > 1:
+            field = replace(field, latents=field.latents * cells, degree=field.degree + 1)
         dynamics = replace(dynamics, cells=cells, modes=dynamics.modes * (1 + cells) // 2)
         dynamics = _remembering(dynamics, field, ds, grid)
     elif "dynamics.step" not in settings and len(times) > 1 and times[1] > times[0]:

@@ -131,8 +131,12 @@ def after_training(preset: Preset, flow: xr.Dataset) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", [field.name for field in fields(KernelDynamicsConfig)])
 def test_every_field_of_remembering_dynamics_changes_something(name: str) -> None:
     known = KernelDynamicsConfig(trajectories=3, frames=6, stride=1, modes=20, latitudes=8, longitudes=16)
-    other = replace(known, **{name: getattr(known, name) - 1 if name != "stride" else 2})
-    states = [waves(config).state_dict() | {"path": waves_ahead(config)} for config in (known, other)]
+    others = {"stride": 2, "cells": 2, "ridge": 1e-2}
+    other = replace(known, **{name: others.get(name, getattr(known, name) - 1)})
+    states = [
+        waves(config).state_dict() | {"path": waves_ahead(config), "width": torch.tensor(waves(config).width)}
+        for config in (known, other)
+    ]
     assert any(
         states[0][key].shape != states[1][key].shape or not torch.equal(states[0][key], states[1][key])
         for key in states[0]

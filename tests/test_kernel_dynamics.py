@@ -20,7 +20,6 @@ from pdeforecast import local_prior
 from pdeforecast.cells import means
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.kernel_dynamics import (
-    _RIDGE,
     _WIDTH,
     NOISE,
     KernelDynamics,
@@ -139,7 +138,7 @@ def test_agrees_with_regression_on_all_turned_copies(taught: KernelDynamics) -> 
         other = torch.view_as_real(both.sqrt() * a).flatten(1)
         return (-0.5 * torch.cdist(other, real).square() / width).exp()
 
-    ridge = _RIDGE * (2 * LATITUDES) * torch.eye(len(copies), dtype=torch.float64)
+    ridge = taught.ridge * (2 * LATITUDES) * torch.eye(len(copies), dtype=torch.float64)
     weights = torch.linalg.solve(kernel(copies) + ridge, torch.view_as_real(targets).flatten(1))
     a = amplitudes(taught, 6)
     expected = torch.view_as_complex((kernel(a) @ weights).unflatten(1, (-1, 2)))

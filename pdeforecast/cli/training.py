@@ -77,9 +77,16 @@ def _to_learn(options: argparse.Namespace, dynamics: Any, first: bool) -> xr.Dat
     What was refined is kept in the folder of the run until that ends.
     """
     ds = open_dataset(options.data)
-    pde = equation_of(ds) if isinstance(dynamics, KernelDynamicsConfig) else None
-    if pde is None or (options.resume and dynamics.cells == 1):
+    if not isinstance(dynamics, KernelDynamicsConfig) or dynamics.cells == 1:
         return ds
+    pde = equation_of(ds)
+    held = 1 if pde is None else getattr(pde, "coarsen", 1)
+    if pde is None or held != dynamics.cells:
+        raise UsageError(
+            f"expected data that are means over cells of {dynamics.cells} × {dynamics.cells} nodes of the "
+            f"equation that they name; came {held} × {held}, or something else.",
+            f"Type `--set dynamics.cells={held}`.",
+        )
     kept = options.output / REFINED
     if first and not kept.exists():
         some = ds.isel(sample=slice(dynamics.trajectories)) if "sample" in ds.dims else ds
