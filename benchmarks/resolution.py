@@ -3,12 +3,13 @@
     python benchmarks/resolution.py data/shallow-water/test_fine.nc
 
 Of the truth on a fine grid the means over 2 × 2 cells are taken, as a coarse data set holds them, and from
-these the fine field is sought again, in ways that make no error but this one. A frame alone hardly tells
-more than the best of them finds; a series does, by its equation (`generation/refinement.py`).
+these the fine field is sought again, in ways that make no error but this one: from every frame alone, or,
+by its equation, from the series of frames up to it (`generation/refinement.py`).
 
     harmonics        the truth itself, without the harmonics that the coarse grid does not resolve
     spectral         the spectral interpolant of the means
     undone           the same by Fourier series along both axes, each wave divided by what means leave of it
+    series           the equation, solved on the fine grid and given at every frame what its means lack
     fitted           the best linear map for each zonal wave number, *learned from fine fields* of the first
                      half of the samples: no zero-shot method knows it
 
@@ -16,13 +17,22 @@ Relative L2 over leads in the training window, without the first, on the second 
 """
 
 import argparse
+import os
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from pdeforecast.bench.harmonics import harmonics
 from pdeforecast.bench.interpolation import at_nodes
+from pdeforecast.bench.study import equation_of
 from pdeforecast.cells import means, undone
+from pdeforecast.generation.provenance import stream_of
+from pdeforecast.generation.refinement import refined
+from pdeforecast.generation.samples import dataset_of
 from pdeforecast.geometry import GEOMETRIES, Geometry
 from pdeforecast.run import fields_of
 from pdeforecast.trajectory import axes_of, geometry_of, open_dataset
@@ -39,7 +49,8 @@ def main() -> None:
     parser.add_argument("fine", metavar="FINE.nc")
     parser.add_argument("--frames", type=int, default=10, help="of the training window (10)")
     options = parser.parse_args()
-    ds = open_dataset(options.fine).isel(time=slice(1, options.frames))
+    whole = open_dataset(options.fine).isel(time=slice(options.frames))
+    ds = whole.isel(time=slice(1, None))
     space = GEOMETRIES[geometry_of(ds).name]
     axes = axes_of(ds, space)
     names = list(fields_of(ds)[0])
@@ -53,6 +64,7 @@ def main() -> None:
         "harmonics": band_limited(seen, space, axes, coarse_axes),
         "spectral": at_nodes(means(seen, CELLS), space, coarse_axes, axes),
         "undone": undone(means(seen, CELLS), CELLS),
+        "series": series(whole.isel(sample=slice(half, None)), seen),
         "fitted": fitted(known, seen),
     }
     weights = space.weights(axes)
@@ -60,6 +72,19 @@ def main() -> None:
     for v, name in enumerate(names):
         errors = [relative_l2(field[:, :, v], seen[:, :, v], weights) for field in found.values()]
         print(name.ljust(14), *(f"{error:.3g}".rjust(10) for error in errors))
+
+
+def series(ds: xr.Dataset, seen: Tensor) -> Tensor:
+    """All frames but the first of trajectories on the fine grid, from the means over cells alone."""
+    own: Any = equation_of(ds)
+    pde = replace(own, coarsen=CELLS, frames=ds.sizes["time"])
+    first = torch.stack(
+        [torch.tensor(ds[name].isel(time=0).values).double() for name in pde.variables], dim=1
+    )
+    values = means(torch.cat([first[:, None], seen], dim=1), CELLS).movedim(2, -1).float().numpy()
+    coarse = dataset_of(pde, range(len(values)), values, {}, stream_of(pde, 0, "test"))
+    found = np.stack(list(refined(coarse, pde, os.cpu_count() or 1)))
+    return torch.from_numpy(found).double().movedim(-1, 2)[:, 1:]
 
 
 def relative_l2(found: Tensor, truth: Tensor, weights: Tensor) -> float:
