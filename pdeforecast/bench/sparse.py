@@ -2,8 +2,7 @@
 
 A share of 100, 50, 10, 5 and 2 % of the points of the grid is kept, drawn at random for each sample; or the
 same number of sensors stands at random places off the grid, the same for all samples of a seed, and reads the
-truth's spectral interpolant there, of means over cells that of the field between them (`cells.py`). Every
-method is given the same, and is scored on the whole grid.
+truth's spectral interpolant there. Every method is given the same, and is scored on the whole grid.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +16,8 @@ from pdeforecast.bench.interpolation import at_places, random_places
 from pdeforecast.bench.methods import Method
 from pdeforecast.bench.pictures import picture, save, trends
 from pdeforecast.bench.scores import evolving, scored
-from pdeforecast.bench.study import Study, check_samples, equation_of, leads_of, state_of
+from pdeforecast.bench.study import Study, check_samples, leads_of, state_of
 from pdeforecast.bench.table import Case, Row, groups, markdown, number, over_seeds
-from pdeforecast.cells import holds_means, nodes_of, undone
 from pdeforecast.trajectory import axes_of, geometry_of, grid_dims
 
 SHARES = (1.0, 0.5, 0.1, 0.05, 0.02)
@@ -65,14 +63,14 @@ def sensors(state: xr.Dataset, variables: Sequence[str], share: float, seed: int
     dims, axes = grid_dims(geometry), axes_of(state, geometry)
     count = round(share * int(np.prod([len(axis) for axis in axes.values()])))
     places = random_places(geometry, count, seed)
-    cells = getattr(equation_of(state), "coarsen", 1) if holds_means(state, variables) else 1
-    axes = {name: nodes_of(axis, cells) for name, axis in axes.items()}
     fields = {}
     for name in variables:
         values = torch.from_numpy(state[name].transpose("sample", *dims).values).double()
-        between = undone(values, cells) if cells > 1 else values
-        attrs = {key: value for key, value in state[name].attrs.items() if key != "cell_methods"}
-        fields[name] = (("sample", "point"), at_places(between, geometry, axes, places).numpy(), attrs)
+        fields[name] = (
+            ("sample", "point"),
+            at_places(values, geometry, axes, places).numpy(),
+            state[name].attrs,
+        )
     coords = {
         "sample": state["sample"].values if "sample" in state.coords else np.arange(state.sizes["sample"]),
         **{name: ("point", place.numpy(), state[name].attrs) for name, place in places.items()},
@@ -80,7 +78,8 @@ def sensors(state: xr.Dataset, variables: Sequence[str], share: float, seed: int
     held = {
         str(name): array.variable for name, array in state.data_vars.items() if set(array.dims) == set(dims)
     }
-    return xr.Dataset(fields, coords, {**state.attrs, "geometry": geometry.domain}).assign(held)
+    attrs = {**state.attrs, "geometry": geometry.domain}
+    return xr.Dataset(fields, coords, attrs).assign(held)
 
 
 def page(rows: Sequence[Row]) -> str:
