@@ -34,8 +34,8 @@ _GATHERED = {0.5: 8, 0.2: 16, 0.05: 32, 0.02: 32}
 """The same for points that lie together: more choices, since places differ from one another."""
 _STATES = 1024
 """The most states that are encoded."""
-_REMEMBERED_STATES = 48
-"""The same where trajectories are remembered, in more latents than others have."""
+_REFINED_STATES = 48
+"""The same where latents are so many that each encoding takes seconds."""
 _SLACK = 1.1
 """By which departures and variations may go beyond their limits: these are narrow where all states are much
 alike, and other grids see a little more of them, or less."""
@@ -73,7 +73,7 @@ def usual(model: Forecaster, data: Trajectories, source: str) -> Familiarity:
         DataError: if there are fewer than two states.
     """
     draw = torch.Generator().manual_seed(0)
-    states, first = _states(data, _REMEMBERED_STATES if model.remembers else _STATES, draw)
+    states, first = _states(data, _REFINED_STATES if model.refines else _STATES, draw)
     if len(states) < 2:
         raise DataError("expected several states to calibrate on; came one.", "Give a file of more states.")
 

@@ -109,6 +109,11 @@ class Forecaster(nn.Module):
         """Whether the dynamics are remembered trajectories, and no network."""
         return isinstance(self.dynamics, KernelDynamics)
 
+    @property
+    def refines(self) -> bool:
+        """Whether what it remembers lies between the cells of its data, in more latents than others have."""
+        return isinstance(self.dynamics, KernelDynamics) and self.dynamics.cells > 1
+
     def prepare(self) -> "Forecaster":
         """Computes what follows from the weights: the projection and the linear part of the dynamics."""
         if self.config.moving or not isinstance(self.dynamics, LatentDynamics):

@@ -15,8 +15,8 @@ _PRIOR_STATES = 2048
 """Moved states from which the prior is learned; few states are used under several motions."""
 _PRIOR_MOTIONS = 16
 """Motions of the world under which the prior is learned, for each one under which the dynamics are."""
-_REMEMBERED_STATES, _REMEMBERED_MOTIONS = 128, 4
-"""The same where trajectories are remembered: the prior then holds only what their harmonics leave."""
+_REFINED_STATES, _REFINED_MOTIONS = 128, 4
+"""The same where latents are many, and their prior holds only what harmonics leave."""
 _PRIOR_WORK = 2**18
 """Numbers of all latents, over those motions: what is learned of many latents takes longer under each."""
 
@@ -37,13 +37,13 @@ def _learn_prior(progress: Progress, data: Trajectories) -> Iterator[Report]:
     assert not isinstance(model.encoder, MetaSGD)
     samples, times = data.values.shape[:2]
     order = torch.randperm(samples * times, generator=drawn(config, "field", 0))
-    count = _REMEMBERED_STATES if model.remembers else _PRIOR_STATES
+    count = _REFINED_STATES if model.refines else _PRIOR_STATES
     chosen = order.repeat(-(-count // len(order)))[:count]
     values = (data.values[chosen // times, chosen % times].to(model.mean) - model.mean) / model.scale
     draw = drawn(config, "field", 10**8)
     numbers = model.encoder.poses.shape[0] * model.field.context_dim
     several = max(_PRIOR_MOTIONS, min(_PRIOR_MOTIONS * config.copies, _PRIOR_WORK // numbers))
-    motions = model.geometry.random_motion(_REMEMBERED_MOTIONS if model.remembers else several, draw)
+    motions = model.geometry.random_motion(_REFINED_MOTIONS if model.refines else several, draw)
     while progress.step < config.field_steps:
         contexts, errors = [], []
         for g, part in zip(motions, values.tensor_split(len(motions)), strict=True):
