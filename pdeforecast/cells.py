@@ -10,6 +10,7 @@ Source: Climate and Forecast conventions 1.11, section 7.3.
 """
 
 import re
+from collections.abc import Iterable
 
 import torch
 import xarray as xr
@@ -20,9 +21,9 @@ MEAN = "area: mean"
 _MEANS = re.compile(r"\b(area|latitude: longitude|longitude: latitude|lat: lon|lon: lat): mean\b")
 
 
-def holds_means(ds: xr.Dataset, variables: object) -> bool:
+def holds_means(ds: xr.Dataset, variables: Iterable[str]) -> bool:
     """Whether every one of the variables is a mean over cells by its `cell_methods`."""
-    names = [name for name in variables if name in ds.variables]  # type: ignore[attr-defined]
+    names = [name for name in variables if name in ds.variables]
     return bool(names) and all(_MEANS.search(str(ds[name].attrs.get("cell_methods", ""))) for name in names)
 
 
@@ -60,7 +61,7 @@ def widths(axis: Tensor, alone: float) -> Tensor:
     return torch.cat([step[:1], 0.5 * (step[1:] + step[:-1]), step[-1:]])
 
 
-def nodes_of(axis: Tensor, cells: int, alone: float = 1.0) -> Tensor:
+def nodes_of(axis: Tensor, cells: int, alone: float) -> Tensor:
     """(c n,): the nodes that the cells about the nodes of an axis (n,) are made of."""
     return (axis[:, None] + widths(axis, alone)[:, None] * offsets(cells)).flatten()
 

@@ -12,7 +12,7 @@ import pdeforecast as pf
 from pdeforecast.cells import MEAN, holds_means, means, offsets, shrinks, undone, widths
 from pdeforecast.cli import main
 from pdeforecast.generation import assemble, generate
-from pdeforecast.generation.refinement import CELLS, equation_of, refined, refined_dataset
+from pdeforecast.generation.refinement import CELLS, equation_of_means, refined, refined_dataset
 from pdeforecast.pdes.shallow_water import ShallowWater
 from pdeforecast.trajectory import save_dataset
 
@@ -96,7 +96,7 @@ def test_generated_means_say_what_they_are(flows: tuple[xr.Dataset, xr.Dataset])
 def test_a_series_of_means_tells_what_lies_between(flows: tuple[xr.Dataset, xr.Dataset]) -> None:
     """Frame by frame the refined flow comes nearer to the true one, beyond what a frame by itself tells."""
     coarse, fine = flows
-    pde = equation_of(coarse)
+    pde = equation_of_means(coarse)
     assert pde == TINY
     found = refined_dataset(coarse, pde, list(refined(coarse, pde, 1)))
     assert found.attrs[CELLS] == 2 and found.vorticity.shape == fine.vorticity.shape
@@ -127,7 +127,7 @@ def test_what_its_equation_did_not_make_is_not_refined(
         coarse.height.values[0, 1, 2, 3] = np.nan
     else:
         coarse = fine
-    assert equation_of(coarse) is None
+    assert equation_of_means(coarse) is None
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from pdeforecast.bench.spectra import Bands, bands, nyquist, power, symbol
 from pdeforecast.bench.study import Study, leads_of
 from pdeforecast.bench.table import Case, Row, curve, groups, markdown, number, over_seeds
 from pdeforecast.bench.verdict import verdict
-from pdeforecast.cells import MEAN
+from pdeforecast.cells import MEAN, means
 from pdeforecast.errors import ForecastError, UsageError
 from pdeforecast.geometry import Geometry
 from pdeforecast.metrics import relative_l2
@@ -191,9 +191,7 @@ def restricted(truth: xr.Dataset, geometry: Geometry, axes: Mapping[str, Tensor]
         if geometry.domain == "periodic_plane":
             return resample(values, *(len(axes[name]) for name in dims))
         if geometry.domain == "rotating_sphere":
-            cells = [len(own[name]) // len(axes[name]) for name in dims]
-            parts = values.unflatten(-2, (-1, cells[0])).unflatten(-1, (-1, cells[1]))
-            return parts.mean((-3, -1))
+            return means(values, len(own[dims[0]]) // len(axes[dims[0]]))
         return at_nodes(values, geometry, own, axes)
 
     variables = {}

@@ -11,7 +11,7 @@ from pdeforecast import defaults, logs, parallel, run
 from pdeforecast.cli.arguments import device_of, one_of, pairs, provenance_of
 from pdeforecast.config import KernelDynamicsConfig, override
 from pdeforecast.errors import UsageError
-from pdeforecast.generation.refinement import equation_of, refined, refined_dataset
+from pdeforecast.generation.refinement import equation_of_means, refined, refined_dataset
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.presets import PRESETS, Preset
 from pdeforecast.training import Progress, Trajectories
@@ -79,16 +79,17 @@ def _to_learn(options: argparse.Namespace, dynamics: Any, first: bool) -> xr.Dat
     ds = open_dataset(options.data)
     if not isinstance(dynamics, KernelDynamicsConfig) or dynamics.cells == 1:
         return ds
-    pde = equation_of(ds)
+    pde = equation_of_means(ds)
     held = 1 if pde is None else getattr(pde, "coarsen", 1)
     if pde is None or held != dynamics.cells:
         raise UsageError(
             f"expected data that are means over cells of {dynamics.cells} × {dynamics.cells} nodes of the "
-            f"equation that they name; came {held} × {held}, or something else.",
+            f"equation that they name, without gaps; came {held} × {held}.",
             f"Type `--set dynamics.cells={held}`.",
         )
     kept = options.output / REFINED
-    if first and not kept.exists():
+    # What another run left is of other data.
+    if first and not (options.resume and kept.exists()):
         some = ds.isel(sample=slice(dynamics.trajectories)) if "sample" in ds.dims else ds
         made = []
         with logs.bar(total=some.sizes.get("sample", 1), unit="trajectory", desc="refining") as bar:
@@ -96,7 +97,7 @@ def _to_learn(options: argparse.Namespace, dynamics: Any, first: bool) -> xr.Dat
                 made.append(values)
                 bar.update()
         options.output.mkdir(parents=True, exist_ok=True)
-        save_dataset(refined_dataset(some, pde, made), kept)
+        save_dataset(refined_dataset(some, pde, made), kept, overwrite=True)
     parallel.wait()
     return open_dataset(kept)
 

@@ -37,7 +37,7 @@ CELLS = "cells"
 """The attribute of refined trajectories that says how many nodes, along each axis, were a cell."""
 
 
-def equation_of(ds: xr.Dataset) -> PDE | None:
+def equation_of_means(ds: xr.Dataset) -> PDE | None:
     """The equation that made `ds`, if its frames are the means over cells of that equation's own grid."""
     if ds.attrs.get("equation") not in PDES or "time" not in ds.dims:
         return None
@@ -58,7 +58,7 @@ def refined(ds: xr.Dataset, pde: PDE, jobs: int) -> Iterator[NDArray[np.float32]
     """Each trajectory of `ds` on the grid of the solver, (T, latitudes, longitudes, V), one after another.
 
     Args:
-        pde: what `equation_of` found.
+        pde: what `equation_of_means` found.
         jobs: processes at most.
 
     Raises:

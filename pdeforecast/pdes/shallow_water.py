@@ -197,7 +197,7 @@ class ShallowWater(PDE):
 
 @lru_cache(maxsize=2)
 def _grid(axes: tuple[tuple[str, tuple[float, ...]], ...], radius: float, device: torch.device) -> Sphere:
-    """The transform on a grid, kept: making it costs as much as four hours of the solution."""
+    """The transform on a grid, kept: making it costs as much as some hours of the solution."""
     nodes = {name: torch.tensor(axis, dtype=torch.float64, device=device) for name, axis in axes}
     return Sphere(nodes, radius=radius)
 
