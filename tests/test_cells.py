@@ -101,6 +101,8 @@ def test_a_series_of_means_tells_what_lies_between(flows: tuple[xr.Dataset, xr.D
     found = refined_dataset(coarse, pde, list(refined(coarse, pde, 1)))
     assert found.attrs[CELLS] == 2 and found.vorticity.shape == fine.vorticity.shape
     np.testing.assert_array_equal(found.latitude, fine.latitude)
+    (alone,) = refined(coarse.isel(sample=1, drop=True), pde, 1)
+    np.testing.assert_array_equal(alone[..., 1], found.vorticity.values[1])
 
     def error(field: np.ndarray) -> np.ndarray:
         gap = ((field - fine.vorticity.values) ** 2).mean((0, 2, 3))

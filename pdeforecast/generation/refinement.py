@@ -64,6 +64,7 @@ def refined(ds: xr.Dataset, pde: PDE, jobs: int) -> Iterator[NDArray[np.float32]
     Raises:
         DivergedError: if a solution leaves the finite numbers.
     """
+    ds = ds if "sample" in ds.dims else ds.expand_dims("sample")
     order = ["sample", "time", *grid_dims(GEOMETRIES[pde.geometry])]
     seen = np.stack([ds[name].transpose(*order).values for name in pde.variables], axis=2)
     one = partial(_trajectory, pde, torch.from_numpy(seen), times_of(ds))
