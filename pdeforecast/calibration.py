@@ -73,7 +73,7 @@ def usual(model: Forecaster, data: Trajectories, source: str) -> Familiarity:
         DataError: if there are fewer than two states.
     """
     draw = torch.Generator().manual_seed(0)
-    states, first = _states(data, _REFINED_STATES if model.refines else _STATES, draw)
+    states, first = _states(data, _REFINED_STATES if model.cells > 1 else _STATES, draw)
     if len(states) < 2:
         raise DataError("expected several states to calibrate on; came one.", "Give a file of more states.")
 
@@ -103,10 +103,15 @@ def _seen(
 ) -> tuple[Fit, Tensor]:
     """How chosen states look at a share of the points, and which of them are first frames."""
     states, first = chosen
-    size, patterns = max(1, round(share * len(data.points))), min(patterns, len(states))
+    # Refined states hold more values than what is observed of such states, which comes as cells.
+    places = len(data.points) if share == 1 else len(data.points) // model.cells**2
+    size, patterns = max(1, round(share * places)), min(patterns, len(states))
     fits, early = [], []
     for part, begins in zip(states.tensor_split(patterns), first.tensor_split(patterns), strict=True):
-        keep = some(model.geometry, data.points, size, together, draw)
+        among = torch.arange(places)
+        if places < len(data.points):
+            among = torch.randperm(len(data.points), generator=draw)[:places]
+        keep = among[some(model.geometry, data.points[among], size, together, draw)]
         motion = model.geometry.random_motion(1, draw)[0]
         points = model.geometry.act(motion, data.points[keep])
         values = part[:, keep].to(model.mean.device)

@@ -91,8 +91,8 @@ class KernelDynamicsConfig:
         latitudes, longitudes: of the grid on which states are read; a run sets them to those of its data, if
             these have a grid of even longitudes, or else to what the latents can show.
         cells: nodes of a solver's grid, along each axis, that are a cell of the data, where these are means
-            over cells: trajectories are then refined by their equation; 1 takes them as they are.
-        ridge: the variance of what trajectories do not tell, in units of the kernel's largest value.
+            over cells: trajectories are then refined by their equation. 1 takes them as they are; a run sets
+            0 to what the data say.
     """
 
     trajectories: int = 24
@@ -101,8 +101,7 @@ class KernelDynamicsConfig:
     modes: int = 1024
     latitudes: int = 0
     longitudes: int = 0
-    cells: int = 1
-    ridge: float = 1e-5
+    cells: int = 0
 
 
 @dataclass(frozen=True)

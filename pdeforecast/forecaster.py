@@ -110,9 +110,10 @@ class Forecaster(nn.Module):
         return isinstance(self.dynamics, KernelDynamics)
 
     @property
-    def refines(self) -> bool:
-        """Whether what it remembers lies between the cells of its data, in more latents than others have."""
-        return isinstance(self.dynamics, KernelDynamics) and self.dynamics.cells > 1
+    def cells(self) -> int:
+        """How many nodes along each axis, between which it remembers trajectories, are a cell of its data; 1
+        where data were taken as they are."""
+        return self.dynamics.cells if isinstance(self.dynamics, KernelDynamics) else 1
 
     def prepare(self) -> "Forecaster":
         """Computes what follows from the weights: the projection and the linear part of the dynamics."""
@@ -537,8 +538,7 @@ def _dynamics(config: ForecasterConfig, encoder: nn.Module) -> LatentDynamics | 
         own.frames,
         own.stride,
         own.modes,
-        own.cells,
-        own.ridge,
+        max(1, own.cells),
     )
 
 

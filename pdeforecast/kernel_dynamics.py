@@ -51,14 +51,22 @@ from pdeforecast.principal import PrincipalSGD
 
 _WIDTH = 0.5
 """ℓ², in units of the mean square of remembered states, about their mean."""
+RIDGE = 1e-8
+"""ρ; K(a, a) is at most 1. More of it blurs what is small, from noisy starts, too; less is unstable."""
 _LEAST_WEIGHT = 1e-3
 """Of a variable, in units of the largest."""
 _ROWS = 16
 """Of a kernel that are made at once: what is computed of them stays in a core's cache."""
+_BLOCK = 128
+"""Rows of a Hermitian kernel that are made together, up to their diagonal."""
 _FEW = 64
 """States that tell how well trajectories are told."""
 _LOOSE_MODES = 1024
 """Of the largest modes, what loose points are seen through: many points, and all modes, would be dear."""
+_LARGE_MODES = 256
+"""Those whose amplitudes are remembered to eleven bits; of the others eight are enough."""
+_GRAINS = 127
+"""The largest amplitude of a small mode, in units of the grain in which it is remembered."""
 _POLE = 1e-6
 """Degrees from a pole within which a latitude is the pole."""
 NOISE = 1e-6
@@ -78,7 +86,6 @@ class KernelDynamics(nn.Module):
         stride: frames that one step of the flow spans.
         modes: zonal harmonics that are kept, with the profiles b in which states vary most.
         cells: c, nodes along each axis that are a cell of the data; 1 where they are values at nodes.
-        ridge: ρ, small against K(a, a), which is at most 1.
 
     Raises:
         ValueError: on another geometry.
@@ -92,7 +99,9 @@ class KernelDynamics(nn.Module):
         left: (V,), the variance of what the modes leave.
         weight: (V,), how much each variable counts: the largest is 1.
         mean: f̄ (V·latitudes,).
-        memory: (S, T, modes, 2), amplitudes in units of their spread.
+        large: (S, T, ≤ 256, 2), what is remembered of the largest modes, in units of their spread.
+        small: (S, T, modes − 256, 2), the same of the others, in whole numbers of grains.
+        grain: (modes − 256,), 1/127 of the largest amplitude that is remembered, in units of its spread.
     """
 
     latitude: Tensor
@@ -104,7 +113,9 @@ class KernelDynamics(nn.Module):
     left: Tensor
     weight: Tensor
     mean: Tensor
-    memory: Tensor
+    large: Tensor
+    small: Tensor
+    grain: Tensor
 
     def __init__(
         self,
@@ -117,7 +128,6 @@ class KernelDynamics(nn.Module):
         stride: int,
         modes: int,
         cells: int = 1,
-        ridge: float = 1e-5,
     ) -> None:
         super().__init__()
         if geometry.domain != "rotating_sphere":
@@ -128,7 +138,6 @@ class KernelDynamics(nn.Module):
         self.channels = channels
         self.stride = stride
         self.cells = cells
-        self.ridge = ridge
         values = channels * latitudes
         self.register_buffer("latitude", geometry.axis("latitude", latitudes))
         self.register_buffer("longitude", geometry.axis("longitude", longitudes))
@@ -139,7 +148,10 @@ class KernelDynamics(nn.Module):
         self.register_buffer("left", torch.zeros(channels))
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("mean", torch.zeros(values))
-        self.register_buffer("memory", torch.zeros(trajectories, frames, modes, 2, dtype=torch.float16))
+        large = min(_LARGE_MODES, modes)
+        self.register_buffer("large", torch.zeros(trajectories, frames, large, 2, dtype=torch.float16))
+        self.register_buffer("small", torch.zeros(trajectories, frames, modes - large, 2, dtype=torch.int8))
+        self.register_buffer("grain", torch.ones(modes - large))
         self._weights: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -187,7 +199,11 @@ class KernelDynamics(nn.Module):
         self.profiles.copy_(torch.view_as_real(torch.stack([b for *_, b in found])))
         amplitudes = self._amplitudes(fields)
         self.size.copy_(amplitudes.abs().square().mean((0, 1)).sqrt().clamp_min(1e-12))
-        self.memory.copy_(torch.view_as_real(amplitudes / self.size))
+        remembered = torch.view_as_real(amplitudes / self.size)
+        large, small = self._by_size().tensor_split([self.large.shape[2]])
+        self.large.copy_(remembered[:, :, large])
+        self.grain.copy_(remembered[:, :, small].abs().amax((0, 1, 3)).clamp_min(1e-12) / _GRAINS)
+        self.small.copy_((remembered[:, :, small] / self.grain[:, None]).round())
         rest = self._area() * (fields - self._fields(amplitudes)).square()
         self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
         self._weights = None
@@ -295,7 +311,7 @@ class KernelDynamics(nn.Module):
         circles = _circles(points, error)
         if circles is not None:
             return _CircleStep(self, points, error + self.left / share, circles, width)
-        kept = self.size.square().mul(_both(self.wave)).argsort(descending=True)[:_LOOSE_MODES].sort().values
+        kept = self._by_size()[:_LOOSE_MODES].sort().values
         lost = torch.ones_like(self.size).index_fill(0, kept, 0.0)
         return _LooseStep(self, points, error + (self.left + self._spread(lost)) / share, kept, width)
 
@@ -366,14 +382,18 @@ class KernelDynamics(nn.Module):
     def _solved(self) -> tuple[Tensor, Tensor]:
         """w (n, modes) and α (n, stride, modes), from what is remembered."""
         if self._weights is None:
-            memory = torch.view_as_complex(self.memory.double()) * self.size
+            memory = self.remembered()
             starts = memory.shape[1] - self.stride
             known = memory[:, :starts].flatten(0, 1)
             followed = [memory[:, j : starts + j] for j in range(1, self.stride + 1)]
             after = torch.stack(followed, dim=2).flatten(0, 1)
-            kernel = self._kernel(known, known)
+            # Of a Hermitian matrix its lower half.
+            kernel = known.new_zeros(int(self.wave[-1]) + 1, len(known), len(known))
+            for rows in torch.arange(len(known), device=known.device).split(_BLOCK):
+                end = int(rows[-1]) + 1
+                kernel[:, rows, :end] = self._kernel(known[rows], known[:end])
             weights = torch.empty_like(after)
-            ridge = self.ridge * torch.eye(len(known)).to(kernel)
+            ridge = RIDGE * torch.eye(len(known)).to(kernel)
             for m, (start, end) in self._waves():
                 factor = torch.linalg.cholesky(kernel[m] + ridge)
                 solved = torch.cholesky_solve(after[..., start:end].flatten(1), factor)
@@ -381,19 +401,32 @@ class KernelDynamics(nn.Module):
             self._weights = known, weights
         return self._weights
 
+    def remembered(self) -> Tensor:
+        """w (S, T, modes), the amplitudes of the trajectories."""
+        large, small = self.large.double(), self.small.double() * self.grain[:, None]
+        return (
+            torch.view_as_complex(torch.cat([large, small], dim=2)[:, :, self._by_size().argsort()])
+            * self.size
+        )
+
+    def _by_size(self) -> Tensor:
+        """(modes,): the modes, those of the largest variance first."""
+        return self.size.square().mul(_both(self.wave)).argsort(descending=True, stable=True)
+
     def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
-        """K_m(a, b), (waves, len(a), len(b))."""
-        turns, both = len(self.longitude), _both(self.wave)
+        """K_m(a, b), (waves, len(a), len(b)), for every m up to the largest that has modes."""
+        turns, both, waves = len(self.longitude), _both(self.wave), int(self.wave[-1]) + 1
         size_a, size_b = [(both * part.abs().square()).sum(-1) for part in (a, b)]
         width = _WIDTH * (both * self.size.double().square()).sum()
-        kernel = a.new_empty(turns // 2 + 1, len(a), len(b))
+        kernel = a.new_empty(waves, len(a), len(b))
         for rows in torch.arange(len(a), device=a.device).split(_ROWS):
             products = a.new_zeros(turns // 2 + 1, len(rows), len(b))
             for m, (start, end) in self._waves():
                 products[m] = a[rows, start:end] @ b[:, start:end].mH
             turned = torch.fft.irfft(products, n=turns, dim=0, norm="forward")
             distance = size_a[rows, None] + size_b - 2 * turned
-            kernel[:, rows] = torch.fft.rfft((-0.5 * distance / width).exp(), dim=0, norm="forward")
+            across = torch.fft.rfft((-0.5 * distance / width).exp(), dim=0, norm="forward")
+            kernel[:, rows] = across[:waves]
         return kernel
 
     def _waves(self) -> list[tuple[int, tuple[int, int]]]:

@@ -31,7 +31,7 @@ _JITTER = 1e-9
 """Added to Dᵢ, in units of its mean variance, so that its Cholesky factor exists."""
 _DENSE = 8192
 """The most rows of a matrix that is factorised."""
-_EXACT = 3e-4
+_EXACT = 1e-3
 """Conjugate gradients end at this residual, in units of the right-hand side, in the preconditioner's norm."""
 _DESCENTS = 400
 """And after so many steps at the latest."""
@@ -126,10 +126,9 @@ class LocalStep:
         counts = rows.crow_indices().diff()
         scaled = rows.values() * precision.repeat_interleave(counts)
         self.precision = precision
-        self.b = torch.sparse_csr_tensor(
-            rows.crow_indices(), rows.col_indices(), scaled, rows.shape, check_invariants=False
-        )
-        self.transposed = self.b.to_sparse_coo().t().to_sparse_csr()
+        self.b = _narrow(rows, scaled)
+        transposed = self.b.to_sparse_coo().t().to_sparse_csr()
+        self.transposed = _narrow(transposed, transposed.values())
         self.many = min(rows.shape) > _DENSE or rows.shape[0] > rows.shape[1]
         self.solve = self._iterative(functions) if min(rows.shape) > _DENSE else self._factorised()
 
@@ -164,6 +163,13 @@ class LocalStep:
             return (inverse @ r.view(len(inverse), functions, -1)).view_as(r)
 
         return lambda columns: _Solution.apply(columns, apply, precondition)
+
+
+def _narrow(rows: Tensor, values: Tensor) -> Tensor:
+    """A sparse matrix with the pattern of `rows` (CSR), by indices of 32 bits: wider ones would be copied to
+    such in every product."""
+    crow, col = rows.crow_indices().int(), rows.col_indices().int()
+    return torch.sparse_csr_tensor(crow, col, values, rows.shape, check_invariants=False)
 
 
 class _Solution(torch.autograd.Function):

@@ -49,7 +49,7 @@ PRESETS = {
         25 * 60,
     ),
     "memory": Preset(
-        LinearFieldConfig(latents=576, degree=2, rank=16),
+        LinearFieldConfig(latents=576, degree=2, rank=4),
         KernelDynamicsConfig(),
         TrainingConfig(field_steps=2, copies=1),
         0,

@@ -16,12 +16,13 @@ from scipy.interpolate import CubicSpline
 from torch import Generator, Tensor
 
 import pdeforecast as pf
-from pdeforecast import local_prior
+from pdeforecast import kernel_dynamics, local_prior
 from pdeforecast.cells import means
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.kernel_dynamics import (
     _WIDTH,
     NOISE,
+    RIDGE,
     KernelDynamics,
     _across,
     _both,
@@ -120,10 +121,14 @@ def test_a_forecast_from_moved_latents_is_the_moved_forecast(
         close(there.poses, SPACE.act_pose(g, here.poses), 1e-10)
 
 
-def test_agrees_with_regression_on_all_turned_copies(taught: KernelDynamics) -> None:
+@pytest.mark.parametrize("block", (4, 128))
+def test_agrees_with_regression_on_all_turned_copies(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The averaged kernel is ordinary kernel ridge regression on every copy that the grid has."""
+    monkeypatch.setattr(kernel_dynamics, "_BLOCK", block)
+    taught = untaught()
+    taught.learn(waves(1, TRAJECTORIES, FRAMES), 0.5)
     known, _ = taught._solved()
-    memory = torch.view_as_complex(taught.memory.double()) * taught.size
+    memory = taught.remembered()
     after = memory[:, 1 : FRAMES - taught.stride + 1].flatten(0, 1)
     turns = torch.exp(
         2j * math.pi / (2 * LATITUDES) * torch.arange(2 * LATITUDES)[:, None] * taught.wave.double()
@@ -138,11 +143,26 @@ def test_agrees_with_regression_on_all_turned_copies(taught: KernelDynamics) -> 
         other = torch.view_as_real(both.sqrt() * a).flatten(1)
         return (-0.5 * torch.cdist(other, real).square() / width).exp()
 
-    ridge = taught.ridge * (2 * LATITUDES) * torch.eye(len(copies), dtype=torch.float64)
+    ridge = RIDGE * (2 * LATITUDES) * torch.eye(len(copies), dtype=torch.float64)
     weights = torch.linalg.solve(kernel(copies) + ridge, torch.view_as_real(targets).flatten(1))
     a = amplitudes(taught, 6)
     expected = torch.view_as_complex((kernel(a) @ weights).unflatten(1, (-1, 2)))
     close(taught.carried(a)[0], expected, 1e-6)
+
+
+@pytest.mark.parametrize("modes", (48, 400))
+def test_amplitudes_are_remembered_to_eleven_or_eight_bits(modes: int) -> None:
+    made = untaught(modes=modes)
+    shape = (TRAJECTORIES, FRAMES, CHANNELS, LATITUDES, 2 * LATITUDES)
+    fields = torch.randn(shape, generator=random(1), dtype=torch.float64)
+    made.learn(fields, 0.5)
+    exact, found = made._amplitudes(fields), made.remembered()
+    off = torch.view_as_real(exact - found).abs().amax((0, 1, 3))
+    largest = torch.view_as_real(exact).abs().amax((0, 1, 3))
+    by_size = (_both(made.wave) * made.size.square()).argsort(descending=True)
+    assert bool((off[by_size[:256]] <= 2.0**-11 * largest[by_size[:256]]).all())
+    assert bool((off[by_size[256:]] <= 1.001 / 254 * largest[by_size[256:]]).all())
+    assert made.large.shape[2] == min(modes, 256) and made.small.shape[2] == max(modes - 256, 0)
 
 
 def test_what_followed_is_remembered(taught: KernelDynamics) -> None:

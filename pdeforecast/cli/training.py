@@ -80,8 +80,10 @@ def _to_learn(options: argparse.Namespace, dynamics: Any, first: bool) -> xr.Dat
     if not isinstance(dynamics, KernelDynamicsConfig) or dynamics.cells == 1:
         return ds
     pde = equation_of_means(ds)
+    if pde is None and dynamics.cells == 0:
+        return ds
     held = 1 if pde is None else getattr(pde, "coarsen", 1)
-    if pde is None or held != dynamics.cells:
+    if pde is None or dynamics.cells not in (0, held):
         raise UsageError(
             f"expected data that are means over cells of {dynamics.cells} × {dynamics.cells} nodes of the "
             f"equation that they name, without gaps; came {held} × {held}.",
@@ -103,7 +105,9 @@ def _to_learn(options: argparse.Namespace, dynamics: Any, first: bool) -> xr.Dat
 
 
 def _dynamics(options: argparse.Namespace) -> Any:
-    """The dynamics that were asked for."""
+    """The dynamics that were asked for, of a model that begins anew."""
+    if options.init_from is not None:
+        return None
     preset = _preset(options)
     settings = run.Settings(preset.field, preset.dynamics, preset.training)
     return override(settings, pairs(options.set)).dynamics

@@ -82,7 +82,7 @@ def remember(model: Forecaster, data: Trajectories) -> float:
     """
     dynamics = model.dynamics
     assert isinstance(dynamics, KernelDynamics)
-    count, frames = dynamics.memory.shape[:2]
+    count, frames = dynamics.large.shape[:2]
     fields = torch.stack([_on_grid(model, data, i)[:frames] for i in range(count)])
     dynamics.learn(fields, (data.times[frames - 1] - data.times[0]) / (frames - 1))
     return dynamics.untold(fields)

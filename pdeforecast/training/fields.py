@@ -37,13 +37,13 @@ def _learn_prior(progress: Progress, data: Trajectories) -> Iterator[Report]:
     assert not isinstance(model.encoder, MetaSGD)
     samples, times = data.values.shape[:2]
     order = torch.randperm(samples * times, generator=drawn(config, "field", 0))
-    count = _REFINED_STATES if model.refines else _PRIOR_STATES
+    count = _REFINED_STATES if model.cells > 1 else _PRIOR_STATES
     chosen = order.repeat(-(-count // len(order)))[:count]
     values = (data.values[chosen // times, chosen % times].to(model.mean) - model.mean) / model.scale
     draw = drawn(config, "field", 10**8)
     numbers = model.encoder.poses.shape[0] * model.field.context_dim
     several = max(_PRIOR_MOTIONS, min(_PRIOR_MOTIONS * config.copies, _PRIOR_WORK // numbers))
-    motions = model.geometry.random_motion(_REFINED_MOTIONS if model.refines else several, draw)
+    motions = model.geometry.random_motion(_REFINED_MOTIONS if model.cells > 1 else several, draw)
     while progress.step < config.field_steps:
         contexts, errors = [], []
         for g, part in zip(motions, values.tensor_split(len(motions)), strict=True):
