@@ -26,9 +26,11 @@ whole circles of latitude a Fourier transform parts the step: of n longitudes th
 m = ±k modulo n.
 
 Data may be means over cells of c × c nodes of the grid, as a coarse grid holds them (`cells.py`).
-Trajectories are then remembered as they are between them (`generation/refinement.py`). Of a state, the means
-over all cells are undone; where some are missing, the others are brought to what the most likely state has at
-the centres of their cells, y + (A − M) a with its values A a there and its means M a.
+Trajectories are then remembered as they are between them (`generation/refinement.py`), and tell of a state
+what its means y do not: with the means M and their inverse I, the same regression from I M w_i to w_i gives
+x⁻ from I y, and the state is x⁻ + I (y − M x⁻), which has these means, and is I y far from all that is
+remembered. Where some cells are missing, the others are brought to what the most likely state has at their
+centres, y + (A − M) a with its values A a there and its means M a.
 
 Sources: M. Reisert and H. Burkhardt, Learning equivariant functions with matrix valued kernels, JMLR 8 (2007)
 385; Z. Zhao and D. Giannakis, Analog forecasting with dynamics-adapted kernels, Nonlinearity 29 (2016) 2888.
@@ -42,7 +44,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pdeforecast.cells import offsets, shrinks, undone
+from pdeforecast.cells import means, offsets, shrinks, undone
 from pdeforecast.geometry import Geometry
 from pdeforecast.latents import Latents
 from pdeforecast.observed import observed
@@ -153,6 +155,7 @@ class KernelDynamics(nn.Module):
         self.register_buffer("small", torch.zeros(trajectories, frames, modes - large, 2, dtype=torch.int8))
         self.register_buffer("grain", torch.ones(modes - large))
         self._weights: tuple[Tensor, Tensor] | None = None
+        self._weights_between: tuple[Tensor, Tensor] | None = None
 
     @property
     def width(self) -> tuple[float, float]:
@@ -160,14 +163,14 @@ class KernelDynamics(nn.Module):
         return self.cells * 180 / len(self.latitude), self.cells * 360 / len(self.longitude)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_weights": None}
+        return {**self.__dict__, "_weights": None, "_weights_between": None}
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._weights = None
+        self._weights = self._weights_between = None
         super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KernelDynamics":
-        self._weights = None
+        self._weights = self._weights_between = None
         # Amplitudes keep their types, whatever that of the networks.
         kept = {name: buffer.dtype for name, buffer in self.named_buffers()}
         super()._apply(fn, recurse)
@@ -206,7 +209,7 @@ class KernelDynamics(nn.Module):
         self.small.copy_((remembered[:, :, small] / self.grain[:, None]).round())
         rest = self._area() * (fields - self._fields(amplitudes)).square()
         self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
-        self._weights = None
+        self._weights = self._weights_between = None
 
     def untold(self, fields: Tensor) -> float:
         """The share of the mean square change over a frame of trajectories that the flow does not tell."""
@@ -263,7 +266,8 @@ class KernelDynamics(nn.Module):
         return Latents(encoder.poses, contexts, encoder.windows)
 
     def undone(self, points: Tensor, values: Tensor) -> Tensor | None:
-        """Values (batch, M', V) at the nodes of the grid, from the means (batch, M, V) over all of its cells.
+        """Values (batch, M', V) at the nodes of the grid, from the means (batch, M, V) over all of its cells,
+        with what remembered states like these have between them.
 
         Args:
             points: (M, 3), the centres of the cells in any order; None comes back if they are others.
@@ -278,8 +282,10 @@ class KernelDynamics(nn.Module):
             return None
         grid = torch.empty_like(values)
         grid[:, there.flatten()] = values[:, here.flatten()]
-        fields = grid.mT.unflatten(-1, (len(centres["latitude"]), -1))
-        return undone(fields, self.cells).flatten(-2).mT
+        seen = grid.mT.unflatten(-1, (len(centres["latitude"]), -1))
+        like = self._followed(self._amplitudes(undone(seen, self.cells)), *self._between())[0]
+        fields = self._fields(like)
+        return (fields + undone(seen - means(fields, self.cells), self.cells)).flatten(-2).mT
 
     def at_centres(
         self,
@@ -370,36 +376,53 @@ class KernelDynamics(nn.Module):
 
     def carried(self, amplitudes: Tensor) -> list[Tensor]:
         """Amplitudes (batch, modes) after 1 … stride frames, each Φ_j."""
-        known, weights = self._solved()
+        return self._followed(amplitudes, *self._solved())
+
+    def _followed(self, amplitudes: Tensor, known: Tensor, weights: Tensor) -> list[Tensor]:
+        """Σ K_m(a, w_i) α_ijm (batch, modes) of each j."""
         kernel = self._kernel(amplitudes, known)
         steps = []
         for m, (start, end) in self._waves():
             after = kernel[m] @ weights[:, :, start:end].flatten(1)
-            after = after.unflatten(-1, (self.stride, -1))
+            after = after.unflatten(-1, (weights.shape[1], -1))
             steps.append(after.real + 0j if m == 0 else after)
         return list(torch.cat(steps, dim=-1).unbind(1))
 
     def _solved(self) -> tuple[Tensor, Tensor]:
-        """w (n, modes) and α (n, stride, modes), from what is remembered."""
+        """w (n, modes) and α (n, stride, modes), of the flow."""
         if self._weights is None:
             memory = self.remembered()
             starts = memory.shape[1] - self.stride
             known = memory[:, :starts].flatten(0, 1)
             followed = [memory[:, j : starts + j] for j in range(1, self.stride + 1)]
-            after = torch.stack(followed, dim=2).flatten(0, 1)
-            # Of a Hermitian matrix its lower half.
-            kernel = known.new_zeros(int(self.wave[-1]) + 1, len(known), len(known))
-            for rows in torch.arange(len(known), device=known.device).split(_BLOCK):
-                end = int(rows[-1]) + 1
-                kernel[:, rows, :end] = self._kernel(known[rows], known[:end])
-            weights = torch.empty_like(after)
-            ridge = RIDGE * torch.eye(len(known)).to(kernel)
-            for m, (start, end) in self._waves():
-                factor = torch.linalg.cholesky(kernel[m] + ridge)
-                solved = torch.cholesky_solve(after[..., start:end].flatten(1), factor)
-                weights[..., start:end] = solved.unflatten(1, (self.stride, -1))
-            self._weights = known, weights
+            self._weights = known, self._told(known, torch.stack(followed, dim=2).flatten(0, 1))
         return self._weights
+
+    def _between(self) -> tuple[Tensor, Tensor]:
+        """I M w (n, modes) and α (n, 1, modes), of what is between cells."""
+        if self._weights_between is None:
+            memory = self.remembered()
+            seen = [
+                self._amplitudes(undone(means(self._fields(path), self.cells), self.cells)) for path in memory
+            ]
+            known = torch.cat(seen)
+            self._weights_between = known, self._told(known, memory.flatten(0, 1)[:, None])
+        return self._weights_between
+
+    def _told(self, known: Tensor, after: Tensor) -> Tensor:
+        """α (n, j, modes), with which the regression leads from states (n, modes) to others (n, j, modes)."""
+        # Of a Hermitian matrix its lower half.
+        kernel = known.new_zeros(int(self.wave[-1]) + 1, len(known), len(known))
+        for rows in torch.arange(len(known), device=known.device).split(_BLOCK):
+            end = int(rows[-1]) + 1
+            kernel[:, rows, :end] = self._kernel(known[rows], known[:end])
+        weights = torch.empty_like(after)
+        ridge = RIDGE * torch.eye(len(known)).to(kernel)
+        for m, (start, end) in self._waves():
+            factor = torch.linalg.cholesky(kernel[m] + ridge)
+            solved = torch.cholesky_solve(after[..., start:end].flatten(1), factor)
+            weights[..., start:end] = solved.unflatten(1, (after.shape[1], -1))
+        return weights
 
     def remembered(self) -> Tensor:
         """w (S, T, modes), the amplitudes of the trajectories."""

@@ -31,7 +31,7 @@ _JITTER = 1e-9
 """Added to Dᵢ, in units of its mean variance, so that its Cholesky factor exists."""
 _DENSE = 8192
 """The most rows of a matrix that is factorised."""
-_EXACT = 1e-3
+_EXACT = 3e-4
 """Conjugate gradients end at this residual, in units of the right-hand side, in the preconditioner's norm."""
 _DESCENTS = 400
 """And after so many steps at the latest."""
