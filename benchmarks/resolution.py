@@ -4,12 +4,14 @@
 
 Of the truth on a fine grid the means over 2 × 2 cells are taken, as a coarse data set holds them, and from
 these the fine field is sought again, in ways that make no error but this one: from every frame alone, or,
-by its equation, from the series of frames up to it (`generation/refinement.py`).
+by its equation, from the series of frames up to it (`generation/refinement.py`). Beside them a model that was
+trained on other trajectories of such means, asked for the fine grid at lead 0.
 
     harmonics        the truth itself, without the harmonics that the coarse grid does not resolve
     spectral         the spectral interpolant of the means
     undone           the same by Fourier series along both axes, each wave divided by what means leave of it
     series           the equation, solved on the fine grid and given at every frame what its means lack
+    model            the fine field that it tells from every frame alone
     fitted           the best linear map for each zonal wave number, *learned from fine fields* of the first
                      half of the samples: no zero-shot method knows it
 
@@ -26,6 +28,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from pdeforecast import load
 from pdeforecast.bench.harmonics import harmonics
 from pdeforecast.bench.interpolation import at_nodes
 from pdeforecast.bench.study import equation_of
@@ -48,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("fine", metavar="FINE.nc")
     parser.add_argument("--frames", type=int, default=10, help="of the training window (10)")
+    parser.add_argument("--model", default="shallow-water", help="trained on means (shallow-water)")
     options = parser.parse_args()
     whole = open_dataset(options.fine).isel(time=slice(options.frames))
     ds = whole.isel(time=slice(1, None))
@@ -60,11 +64,13 @@ def main() -> None:
     coarse_axes = {name: nodes.unflatten(0, (-1, 2)).mean(-1) for name, nodes in axes.items()}
     half = len(truth) // 2
     seen, known = truth[half:], truth[:half]
+    pde, coarse = as_means(whole.isel(sample=slice(half, None)))
     found = {
         "harmonics": band_limited(seen, space, axes, coarse_axes),
         "spectral": at_nodes(means(seen, CELLS), space, coarse_axes, axes),
         "undone": undone(means(seen, CELLS), CELLS),
-        "series": series(whole.isel(sample=slice(half, None)), seen),
+        "series": series(coarse, pde)[:, 1:],
+        "model": at_once(options.model, coarse.isel(time=slice(1, None)), ds, names),
         "fitted": fitted(known, seen),
     }
     weights = space.weights(axes)
@@ -74,17 +80,30 @@ def main() -> None:
         print(name.ljust(14), *(f"{error:.3g}".rjust(10) for error in errors))
 
 
-def series(ds: xr.Dataset, seen: Tensor) -> Tensor:
-    """All frames but the first of trajectories on the fine grid, from the means over cells alone."""
-    own: Any = equation_of(ds)
-    pde = replace(own, coarsen=CELLS, frames=ds.sizes["time"])
-    first = torch.stack(
-        [torch.tensor(ds[name].isel(time=0).values).double() for name in pde.variables], dim=1
-    )
-    values = means(torch.cat([first[:, None], seen], dim=1), CELLS).movedim(2, -1).float().numpy()
-    coarse = dataset_of(pde, range(len(values)), values, {}, stream_of(pde, 0, "test"))
+def as_means(fine: xr.Dataset) -> tuple[Any, xr.Dataset]:
+    """The equation that keeps means over cells, and what it would have kept of trajectories `fine`."""
+    own: Any = equation_of(fine)
+    pde = replace(own, coarsen=CELLS, frames=fine.sizes["time"])
+    order = ["sample", "time", *axes_of(fine, geometry_of(fine))]
+    fields = [torch.tensor(fine[name].transpose(*order).values).double() for name in pde.variables]
+    values = means(torch.stack(fields, dim=2), CELLS).movedim(2, -1).float().numpy()
+    return pde, dataset_of(pde, range(len(values)), values, {}, stream_of(pde, 0, "test"))
+
+
+def series(coarse: xr.Dataset, pde: Any) -> Tensor:
+    """Trajectories on the fine grid, from the means over cells alone."""
     found = np.stack(list(refined(coarse, pde, os.cpu_count() or 1)))
-    return torch.from_numpy(found).double().movedim(-1, 2)[:, 1:]
+    return torch.from_numpy(found).double().movedim(-1, 2)
+
+
+def at_once(name: str, coarse: xr.Dataset, fine: xr.Dataset, variables: list[str]) -> Tensor:
+    """What a model tells of the fine grid, from every frame alone."""
+    model, frames = load(name), []
+    for time in range(coarse.sizes["time"]):
+        state = coarse.isel(time=time)
+        told = model.forecast(state, [0.0], like=fine.isel(sample=0, time=0)).isel(lead_time=0)
+        frames.append(torch.stack([torch.tensor(told[name].values).double() for name in variables], dim=1))
+    return torch.stack(frames, dim=1)
 
 
 def relative_l2(found: Tensor, truth: Tensor, weights: Tensor) -> float:

@@ -270,7 +270,8 @@ class KernelDynamics(nn.Module):
         with what remembered states like these have between them.
 
         Args:
-            points: (M, 3), the centres of the cells in any order; None comes back if they are others.
+            points: (M, 3), the centres of the cells in any order, turned by any angle; None comes back if
+                they are others.
         """
         axes = {"latitude": self.latitude, "longitude": self.longitude}
         centres = {name: axis.unflatten(0, (-1, self.cells)).mean(-1) for name, axis in axes.items()}
@@ -278,14 +279,20 @@ class KernelDynamics(nn.Module):
         if points.shape != own.shape or bool(values.isnan().any()):
             return None
         here, there = _circles(points, none), _circles(own, none)
-        if here is None or there is None or not torch.allclose(points[here], own[there], atol=1e-6):
+        if here is None or there is None:
+            return None
+        turn = _longitude(points[here[0, 0]]) - _longitude(own[there[0, 0]])
+        if not torch.allclose(points[here], _turned(own[there], turn), atol=1e-6):
             return None
         grid = torch.empty_like(values)
         grid[:, there.flatten()] = values[:, here.flatten()]
         seen = grid.mT.unflatten(-1, (len(centres["latitude"]), -1))
         like = self._followed(self._amplitudes(undone(seen, self.cells)), *self._between())[0]
         fields = self._fields(like)
-        return (fields + undone(seen - means(fields, self.cells), self.cells)).flatten(-2).mT
+        fields = fields + undone(seen - means(fields, self.cells), self.cells)
+        waves = torch.arange(len(self.longitude) // 2 + 1).to(fields)
+        spectrum = torch.fft.rfft(fields) * torch.polar(torch.ones_like(waves), -turn * waves)
+        return torch.fft.irfft(spectrum, n=len(self.longitude)).flatten(-2).mT
 
     def at_centres(
         self,
@@ -647,13 +654,24 @@ class _CircleStep:
 def _degrees(flow: KernelDynamics, points: Tensor) -> tuple[Tensor, Tensor]:
     """Latitudes in degrees, and longitudes from the first of the grid in radians, of points (…, 3)."""
     latitude = points[..., 2].clamp(-1, 1).asin().rad2deg()
-    return latitude, torch.atan2(points[..., 1], points[..., 0]) - flow.longitude[0].deg2rad()
+    return latitude, _longitude(points) - flow.longitude[0].deg2rad()
+
+
+def _longitude(points: Tensor) -> Tensor:
+    """Of points (…, 3), in radians."""
+    return torch.atan2(points[..., 1], points[..., 0])
+
+
+def _turned(points: Tensor, angle: Tensor) -> Tensor:
+    """Points (…, 3) further east by an angle."""
+    x, y, z = points.unbind(-1)
+    return torch.stack([x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos(), z], dim=-1)
 
 
 def _circles(points: Tensor, error: Tensor) -> Tensor | None:
     """Which points (circles, n) go around the world on each circle of latitude, eastward at equal distances,
     all of them observed, on each circle alike; None if they do not."""
-    latitude, longitude = points[:, 2], torch.atan2(points[:, 1], points[:, 0])
+    latitude, longitude = points[:, 2], _longitude(points)
     _, ring, counts = latitude.mul(1e9).round().unique(return_inverse=True, return_counts=True)
     count = int(counts[0])
     if count < 4 or not bool((counts == count).all()) or not bool(error.isfinite().all()):

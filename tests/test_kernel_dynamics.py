@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 import pdeforecast as pf
 from pdeforecast import kernel_dynamics, local_prior
-from pdeforecast.cells import means
+from pdeforecast.cells import means, undone
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.kernel_dynamics import (
     _WIDTH,
@@ -163,6 +163,59 @@ def test_amplitudes_are_remembered_to_eleven_or_eight_bits(modes: int) -> None:
     assert bool((off[by_size[:256]] <= 2.0**-11 * largest[by_size[:256]]).all())
     assert bool((off[by_size[256:]] <= 1.001 / 254 * largest[by_size[256:]]).all())
     assert made.large.shape[2] == min(modes, 256) and made.small.shape[2] == max(modes - 256, 0)
+
+
+@pytest.fixture(scope="module")
+def fine() -> KernelDynamics:
+    """Taught fields whose small scales, which means over cells do not hold, follow from the large ones."""
+    made = KernelDynamics(SPACE, CHANNELS, LATITUDES, 2 * LATITUDES, TRAJECTORIES, FRAMES, 2, 300, cells=2)
+    made.learn(sharp(1), 0.5)
+    return made
+
+
+def sharp(seed: int) -> Tensor:
+    return (0.5 * waves(seed, TRAJECTORIES, FRAMES)).exp()
+
+
+def between(made: KernelDynamics, seen: Tensor) -> Tensor:
+    """What is told of states (batch, V, latitudes, longitudes) of which the means (…) are known."""
+    axes = {"latitude": made.latitude, "longitude": made.longitude}
+    centres = {name: axis.unflatten(0, (-1, 2)).mean(-1) for name, axis in axes.items()}
+    found = made.undone(grid_points(SPACE, centres), seen.flatten(-2).mT)
+    assert found is not None
+    return found.mT.unflatten(-1, (LATITUDES, 2 * LATITUDES))
+
+
+@pytest.mark.parametrize("turn", (0, 1, 6))
+def test_what_is_between_cells_is_what_states_like_it_have_there(fine: KernelDynamics, turn: int) -> None:
+    states = fine._fields(fine.remembered()).flatten(0, 1).roll(turn, -1)
+    seen = means(states, 2)
+    alone, told = undone(seen, 2), between(fine, seen)
+    error, without = ((x - states).square().mean().sqrt() for x in (told, alone))
+    assert error < (0.02 if turn % 2 == 0 else 0.2) * without
+    other = means(waves(3, 2, 3).flatten(0, 1), 2)
+    close(undone(means(between(fine, other), 2), 2), undone(other, 2), 1e-10)
+
+
+def test_means_over_turned_cells_are_those_of_the_turned_state(fine: KernelDynamics) -> None:
+    axes = {"latitude": fine.latitude, "longitude": fine.longitude}
+    centres = {name: axis.unflatten(0, (-1, 2)).mean(-1) for name, axis in axes.items()}
+    points, seen = grid_points(SPACE, centres), means(sharp(1)[:, 3], 2).flatten(-2).mT
+    rested = fine.undone(points, seen)
+    step = 360 / (2 * LATITUDES)
+    for nodes in (-40, 1, 5):
+        shifted = grid_points(SPACE, {**centres, "longitude": centres["longitude"] + nodes * step})
+        moved = fine.undone(shifted, seen)
+        assert rested is not None and moved is not None
+        expected = rested.mT.unflatten(-1, (LATITUDES, -1)).roll(nodes, -1).flatten(-2).mT
+        close(moved, expected, 1e-10)
+    assert fine.undone(points.roll(1, -1), seen) is None
+
+
+def test_of_a_state_unlike_all_that_is_remembered_nothing_is_told(fine: KernelDynamics) -> None:
+    seen = 1e3 * means(waves(4, 2, 1)[:, 0], 2)
+    mean = fine.mean.view(1, CHANNELS, -1, 1).double().expand(-1, -1, -1, 2 * LATITUDES)
+    close(between(fine, seen), mean + undone(seen - means(mean, 2), 2), 1e-10)
 
 
 def test_what_followed_is_remembered(taught: KernelDynamics) -> None:
