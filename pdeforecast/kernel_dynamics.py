@@ -20,17 +20,22 @@ back as latents by the encoder. Between frames the path is a cubic.
 
 Where little of a state is observed, the same harmonics are its prior: a turn multiplies a_m by a phase, so a
 prior that knows no longitude holds amplitudes of different m independent, a_mr ~ N(0, σ²_mr), and given
-observations y with error variance R the most likely ones are one exact step, as in `principal.py`. What they
-leave is held by each latent. At loose points the profiles are read by splines that go over the poles. On
-whole circles of latitude a Fourier transform parts the step: of n longitudes the wave k shows the modes
-m = ±k modulo n.
+observations y = A a with error variance R the most likely ones are one exact step a = A⁺ y, as in
+`principal.py`. At loose points the profiles are read by splines that go over the poles. On whole circles of
+latitude a Fourier transform parts the step: of n longitudes the wave k shows the modes m = ±k modulo n.
+States near what is remembered are known better than by their spreads: Φ₀, the regression of remembered states
+on themselves, leads a state to one that is like them, and
+
+    a ← Φ₀(a) + A⁺ (y − A Φ₀(a)),      from a = A⁺ y,
+
+settles where it agrees with both. At last of the correction by A⁺, which knows spreads alone, min(1, 5ε) is
+kept, ε = ‖y − A Φ₀(a)‖ / ‖y − A f̄‖. Far from all that is remembered Φ₀ is the mean state, and a stays A⁺ y.
 
 Data may be means over cells of c × c nodes of the grid, as a coarse grid holds them (`cells.py`).
-Trajectories are then remembered as they are between them (`generation/refinement.py`), and tell of a state
-what its means y do not: with the means M and their inverse I, the same regression from I M w_i to w_i gives
-x⁻ from I y, and the state is x⁻ + I (y − M x⁻), which has these means, and is I y far from all that is
-remembered. Where some cells are missing, the others are brought to what the most likely state has at their
-centres, y + (A − M) a with its values A a there and its means M a.
+Trajectories are then remembered as they are between them (`generation/refinement.py`). Of a state, A is then
+the mean over cells, and with all of them A⁺ its inverse by Fourier series: so what is between the cells comes
+from states that have the same means. Where some are missing, the others are brought to what the state that
+they settle at has at their centres.
 
 Sources: M. Reisert and H. Burkhardt, Learning equivariant functions with matrix valued kernels, JMLR 8 (2007)
 385; Z. Zhao and D. Giannakis, Analog forecasting with dynamics-adapted kernels, Nonlinearity 29 (2016) 2888.
@@ -55,6 +60,12 @@ _WIDTH = 0.5
 """ℓ², in units of the mean square of remembered states, about their mean."""
 RIDGE = 1e-8
 """ρ; K(a, a) is at most 1. More of it blurs what is small, from noisy starts, too; less is unstable."""
+OWN_RIDGE = 1e-3
+"""ρ of Φ₀ where little is observed, and it is asked of states that are not known well."""
+_ROUNDS = 12
+"""After which what is sought from few points is settled."""
+_STRANGE = 0.2
+"""The share of what is observed, ε, that a remembered state may leave before it is not believed."""
 _LEAST_WEIGHT = 1e-3
 """Of a variable, in units of the largest."""
 _ROWS = 16
@@ -154,8 +165,7 @@ class KernelDynamics(nn.Module):
         self.register_buffer("large", torch.zeros(trajectories, frames, large, 2, dtype=torch.float16))
         self.register_buffer("small", torch.zeros(trajectories, frames, modes - large, 2, dtype=torch.int8))
         self.register_buffer("grain", torch.ones(modes - large))
-        self._weights: tuple[Tensor, Tensor] | None = None
-        self._weights_between: tuple[Tensor, Tensor] | None = None
+        self._weights: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
     def width(self) -> tuple[float, float]:
@@ -163,14 +173,14 @@ class KernelDynamics(nn.Module):
         return self.cells * 180 / len(self.latitude), self.cells * 360 / len(self.longitude)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_weights": None, "_weights_between": None}
+        return {**self.__dict__, "_weights": None}
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._weights = self._weights_between = None
+        self._weights = None
         super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KernelDynamics":
-        self._weights = self._weights_between = None
+        self._weights = None
         # Amplitudes keep their types, whatever that of the networks.
         kept = {name: buffer.dtype for name, buffer in self.named_buffers()}
         super()._apply(fn, recurse)
@@ -209,7 +219,7 @@ class KernelDynamics(nn.Module):
         self.small.copy_((remembered[:, :, small] / self.grain[:, None]).round())
         rest = self._area() * (fields - self._fields(amplitudes)).square()
         self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
-        self._weights = self._weights_between = None
+        self._weights = None
 
     def untold(self, fields: Tensor) -> float:
         """The share of the mean square change over a frame of trajectories that the flow does not tell."""
@@ -251,7 +261,7 @@ class KernelDynamics(nn.Module):
         for these, error in seen.alike:
             coarse = error + encoder.noise / seen.share
             step = self._step(seen.points, coarse, seen.share)
-            fields[these] = self._fields(step.amplitudes(seen.values[these]))
+            fields[these] = self._fields(self._likely(step, seen.values[these]))
         # All at once: the encoder keeps its factors for the points that it saw last.
         found = self._written(encoder, fields)
         if self.cells > 1:
@@ -287,9 +297,15 @@ class KernelDynamics(nn.Module):
         grid = torch.empty_like(values)
         grid[:, there.flatten()] = values[:, here.flatten()]
         seen = grid.mT.unflatten(-1, (len(centres["latitude"]), -1))
-        like = self._followed(self._amplitudes(undone(seen, self.cells)), *self._between())[0]
-        fields = self._fields(like)
-        fields = fields + undone(seen - means(fields, self.cells), self.cells)
+
+        def corrected(like: Tensor) -> Tensor:
+            fields = self._fields(like)
+            return fields + undone(seen - means(fields, self.cells), self.cells)
+
+        first = self._amplitudes(undone(seen, self.cells))
+        own = self._solved()[1][:, :1]
+        settled = self._settled(first, own, lambda like: self._amplitudes(corrected(like)))
+        fields = corrected(self._like(settled, own))
         waves = torch.arange(len(self.longitude) // 2 + 1).to(fields)
         spectrum = torch.fft.rfft(fields) * torch.polar(torch.ones_like(waves), -turn * waves)
         return torch.fft.irfft(spectrum, n=len(self.longitude)).flatten(-2).mT
@@ -314,8 +330,31 @@ class KernelDynamics(nn.Module):
         for these, error in seen.alike:
             coarse = error + encoder.noise / seen.share
             step = self._step(seen.points, coarse, seen.share, width)
-            found[these] += step.between(seen.values[these])
+            found[these] += step.between(self._likely(step, seen.values[these]))
         return found
+
+    def _likely(self, step: "_LooseStep | _CircleStep", values: Tensor) -> Tensor:
+        """a (batch, modes), at which observations (batch, M, V) settle."""
+
+        def correction(like: Tensor) -> Tensor:
+            return step.amplitudes(values - step.shown(like))
+
+        own = self._solved()[2]
+        settled = self._settled(step.amplitudes(values), own, lambda like: like + correction(like))
+        like = self._like(settled, own)
+        left, all_of_it = (step.left(values, a).square().sum((1, 2)) for a in (like, 0 * like))
+        strange = ((left / all_of_it.clamp_min(1e-30)).sqrt() / _STRANGE).clamp_max(1.0)
+        return like + strange[:, None] * correction(like)
+
+    def _settled(self, amplitudes: Tensor, own: Tensor, corrected: Callable[[Tensor], Tensor]) -> Tensor:
+        """a ← corrected(Φ₀(a)), some times, with α (n, 1, modes) of Φ₀."""
+        for _ in range(_ROUNDS):
+            amplitudes = corrected(self._like(amplitudes, own))
+        return amplitudes
+
+    def _like(self, amplitudes: Tensor, own: Tensor) -> Tensor:
+        """Φ₀(a), (batch, modes)."""
+        return self._followed(amplitudes, own)[0]
 
     def _step(
         self, points: Tensor, error: Tensor, share: Tensor, width: tuple[float, float] | None = None
@@ -328,6 +367,10 @@ class KernelDynamics(nn.Module):
         lost = torch.ones_like(self.size).index_fill(0, kept, 0.0)
         return _LooseStep(self, points, error + (self.left + self._spread(lost)) / share, kept, width)
 
+    def _precision(self) -> Tensor:
+        """(modes,): what amplitudes are multiplied by, that their x and y be ~ N(0, 1)."""
+        return _both(self.wave).double().sqrt() / self.size.double()
+
     def _spread(self, modes: Tensor) -> Tensor:
         """(V,): the variance of each variable that some modes have, those where `modes` is one."""
         squares = (
@@ -336,25 +379,20 @@ class KernelDynamics(nn.Module):
         own = modes.double() * _both(self.wave) * self.size.double().square()
         return (own @ squares.sum(-1)) / self.weight.double()
 
-    def _profiles_at(
-        self, latitude: Tensor, width: tuple[float, float] | None, kept: Tensor | None = None
-    ) -> Tensor:
+    def _profiles_at(self, latitude: Tensor, width: tuple[float, float] | None) -> Tensor:
         """q (L, V, modes): what each mode, as it is spread, shows at latitudes (L,), or of means over cells.
 
         With w = x + iy, x and y ~ N(0, 1), a state is f̄ + Re Σ w q e^{imλ}, λ from the first of the grid.
         """
-        wave = self.wave if kept is None else self.wave[kept]
-        profiles = self.profiles if kept is None else self.profiles[kept]
-        scales = self._scales()[..., 0]
-        known = torch.view_as_complex(profiles.double()).unflatten(1, scales.shape) / scales
+        wave, scales = self.wave, self._scales()[..., 0]
+        known = torch.view_as_complex(self.profiles.double()).unflatten(1, scales.shape) / scales
         found = known.new_zeros(len(latitude), self.channels, len(wave))
         for parity in (1, -1):
             these = wave % 2 == (parity < 0)
             across = self._across(latitude, width, parity).to(known)
             found[..., these] = torch.einsum("kvl,xl->xvk", known[these], across)
         # A complex amplitude is two real ones of half its variance; that of m = 0 is real.
-        size = self.size if kept is None else self.size[kept]
-        spread = size.double() * _both(wave).double().sqrt()
+        spread = self.size.double() * _both(wave).double().sqrt()
         if width is not None:
             spread = spread * shrinks(wave.double(), math.radians(width[1]), self.cells)
         return found * spread
@@ -383,11 +421,11 @@ class KernelDynamics(nn.Module):
 
     def carried(self, amplitudes: Tensor) -> list[Tensor]:
         """Amplitudes (batch, modes) after 1 … stride frames, each Φ_j."""
-        return self._followed(amplitudes, *self._solved())
+        return self._followed(amplitudes, self._solved()[1][:, 1:])
 
-    def _followed(self, amplitudes: Tensor, known: Tensor, weights: Tensor) -> list[Tensor]:
+    def _followed(self, amplitudes: Tensor, weights: Tensor) -> list[Tensor]:
         """Σ K_m(a, w_i) α_ijm (batch, modes) of each j."""
-        kernel = self._kernel(amplitudes, known)
+        kernel = self._kernel(amplitudes, self._solved()[0])
         steps = []
         for m, (start, end) in self._waves():
             after = kernel[m] @ weights[:, :, start:end].flatten(1)
@@ -395,38 +433,32 @@ class KernelDynamics(nn.Module):
             steps.append(after.real + 0j if m == 0 else after)
         return list(torch.cat(steps, dim=-1).unbind(1))
 
-    def _solved(self) -> tuple[Tensor, Tensor]:
-        """w (n, modes) and α (n, stride, modes), of the flow."""
+    def _solved(self) -> tuple[Tensor, Tensor, Tensor]:
+        """w (n, modes) and α (n, 1 + stride, modes) of Φ₀, Φ₁, …, and (n, 1, modes) of Φ₀ in doubt."""
         if self._weights is None:
             memory = self.remembered()
             starts = memory.shape[1] - self.stride
             known = memory[:, :starts].flatten(0, 1)
-            followed = [memory[:, j : starts + j] for j in range(1, self.stride + 1)]
-            self._weights = known, self._told(known, torch.stack(followed, dim=2).flatten(0, 1))
+            followed = [memory[:, j : starts + j] for j in range(self.stride + 1)]
+            after = torch.stack(followed, dim=2).flatten(0, 1)
+            # Of a Hermitian matrix its lower half.
+            kernel = known.new_zeros(int(self.wave[-1]) + 1, len(known), len(known))
+            for rows in torch.arange(len(known), device=known.device).split(_BLOCK):
+                end = int(rows[-1]) + 1
+                kernel[:, rows, :end] = self._kernel(known[rows], known[:end])
+            self._weights = (
+                known,
+                self._told(kernel, after, RIDGE),
+                self._told(kernel, known[:, None], OWN_RIDGE),
+            )
         return self._weights
 
-    def _between(self) -> tuple[Tensor, Tensor]:
-        """I M w (n, modes) and α (n, 1, modes), of what is between cells."""
-        if self._weights_between is None:
-            memory = self.remembered()
-            seen = [
-                self._amplitudes(undone(means(self._fields(path), self.cells), self.cells)) for path in memory
-            ]
-            known = torch.cat(seen)
-            self._weights_between = known, self._told(known, memory.flatten(0, 1)[:, None])
-        return self._weights_between
-
-    def _told(self, known: Tensor, after: Tensor) -> Tensor:
-        """α (n, j, modes), with which the regression leads from states (n, modes) to others (n, j, modes)."""
-        # Of a Hermitian matrix its lower half.
-        kernel = known.new_zeros(int(self.wave[-1]) + 1, len(known), len(known))
-        for rows in torch.arange(len(known), device=known.device).split(_BLOCK):
-            end = int(rows[-1]) + 1
-            kernel[:, rows, :end] = self._kernel(known[rows], known[:end])
+    def _told(self, kernel: Tensor, after: Tensor, ridge: float) -> Tensor:
+        """α (n, j, modes), with which the regression leads from states to others (n, j, modes)."""
         weights = torch.empty_like(after)
-        ridge = RIDGE * torch.eye(len(known)).to(kernel)
+        doubt = ridge * torch.eye(len(after)).to(kernel)
         for m, (start, end) in self._waves():
-            factor = torch.linalg.cholesky(kernel[m] + ridge)
+            factor = torch.linalg.cholesky(kernel[m] + doubt)
             solved = torch.cholesky_solve(after[..., start:end].flatten(1), factor)
             weights[..., start:end] = solved.unflatten(1, (after.shape[1], -1))
         return weights
@@ -546,33 +578,41 @@ class _LooseStep:
         latitude, longitude = _degrees(flow, points)
         self._flow, self._kept, self._known = flow, kept, error.isfinite()
         self._mean = flow._mean_at(latitude, width)
-        self._rows = self._shown(latitude, longitude, width)
-        self._centres = self._rows if width is None else self._shown(latitude, longitude, None)
+        self._rows = self._read(latitude, longitude, width)
+        self._centres = self._rows if width is None else self._read(latitude, longitude, None)
         self._at_centres = self._mean if width is None else flow._mean_at(latitude, None)
-        self._exact = ExactStep(self._rows[self._known], error[self._known].rsqrt())
+        parts = torch.cat([kept, kept + len(flow.wave)])
+        self._exact = ExactStep(self._rows[self._known][:, parts], error[self._known].rsqrt())
 
-    def _shown(self, latitude: Tensor, longitude: Tensor, width: tuple[float, float] | None) -> Tensor:
-        """(M, V, 2 modes): what x and y show."""
-        profiles = self._flow._profiles_at(latitude, width, self._kept)
-        wave = self._flow.wave[self._kept]
+    def _read(self, latitude: Tensor, longitude: Tensor, width: tuple[float, float] | None) -> Tensor:
+        """A (M, V, 2 modes): what x and y show."""
+        profiles, wave = self._flow._profiles_at(latitude, width), self._flow.wave
         waves = torch.polar(torch.ones_like(longitude), longitude)[:, None] ** wave
         shown = profiles * waves[:, None]
         return torch.cat([shown.real, torch.where(wave > 0, -shown.imag, 0.0)], dim=-1)
 
-    def _found(self, values: Tensor) -> Tensor:
-        return self._exact((values - self._mean)[:, self._known])
-
     def amplitudes(self, values: Tensor) -> Tensor:
         """a (batch, modes) from values (batch, M, V)."""
-        x, y = self._found(values).chunk(2, dim=-1)
+        x, y = self._exact((values - self._mean)[:, self._known]).chunk(2, dim=-1)
         found = x.new_zeros(len(x), len(self._flow.wave), dtype=torch.complex128)
         found[:, self._kept] = torch.complex(x, y)
-        return found * self._flow.size / _both(self._flow.wave).double().sqrt()
+        return found / self._flow._precision()
 
-    def between(self, values: Tensor) -> Tensor:
-        """(batch, M, V): what the most likely state has at centres more than its means over cells."""
-        more = torch.einsum("mvr,br->bmv", self._centres - self._rows, self._found(values))
-        return more + (self._at_centres - self._mean)
+    def shown(self, amplitudes: Tensor) -> Tensor:
+        """What amplitudes show beside the mean, (batch, M, V)."""
+        return self._applied(self._rows, amplitudes)
+
+    def left(self, values: Tensor, amplitudes: Tensor) -> Tensor:
+        """What amplitudes leave of the values that are observed, (batch, M, V)."""
+        return torch.where(self._known, values - self._mean - self.shown(amplitudes), 0.0)
+
+    def between(self, amplitudes: Tensor) -> Tensor:
+        """(batch, M, V): what a state has at centres more than its means over cells."""
+        return self._applied(self._centres - self._rows, amplitudes) + (self._at_centres - self._mean)
+
+    def _applied(self, rows: Tensor, amplitudes: Tensor) -> Tensor:
+        w = amplitudes * self._flow._precision()
+        return torch.einsum("mvr,br->bmv", rows, torch.cat([w.real, w.imag], dim=-1))
 
 
 class _CircleStep:
@@ -605,19 +645,29 @@ class _CircleStep:
             x, y = w.chunk(2, dim=-1)
             found[:, these] = torch.complex(x, y)
         found = torch.where(flow.wave > 0, found, found.real + 0j)
-        return found * flow.size / _both(flow.wave).double().sqrt()
+        return found / flow._precision()
 
-    def between(self, values: Tensor) -> Tensor:
-        """(batch, M, V): what the most likely state has at centres more than its means over cells."""
-        more = self._centres - self._seen
-        spectrum = more.new_zeros(len(values), *more.shape[:2], self._count // 2 + 1)
-        for k, these, w in self._waves(values):
-            parts = w @ self._rows(more, k, these).T
-            real, *imaginary = parts.unflatten(-1, (-1, *more.shape[:2])).unbind(1)
-            spectrum[..., k] = torch.complex(real, imaginary[0] if imaginary else torch.zeros_like(real))
-        fields = torch.fft.irfft(spectrum, n=self._count, norm="forward").movedim(-1, 2)
-        fields = fields + (self._at_centres - self._mean)[:, None]
-        found = torch.empty_like(values)
+    def shown(self, amplitudes: Tensor) -> Tensor:
+        """What amplitudes show beside the mean, (batch, M, V)."""
+        return self._applied(self._seen, amplitudes, torch.zeros_like(self._mean))
+
+    def left(self, values: Tensor, amplitudes: Tensor) -> Tensor:
+        """What amplitudes leave of the values, (batch, M, V)."""
+        return values - self._applied(self._seen, amplitudes, self._mean)
+
+    def between(self, amplitudes: Tensor) -> Tensor:
+        """(batch, M, V): what a state has at centres more than its means over cells."""
+        return self._applied(self._centres - self._seen, amplitudes, self._at_centres - self._mean)
+
+    def _applied(self, profiles: Tensor, amplitudes: Tensor, mean: Tensor) -> Tensor:
+        flow = self._flow
+        w = amplitudes * flow._precision()
+        around = torch.arange(self._count).to(mean) * (2 * torch.pi / self._count)
+        fields = mean[:, None].expand(len(w), -1, self._count, -1).clone()
+        for m, (start, end) in flow._waves():
+            wave = torch.einsum("lvk,bk->blv", profiles[..., start:end], w[:, start:end])
+            fields += (wave[:, :, None] * torch.polar(torch.ones_like(around), m * around)[:, None]).real
+        found = torch.empty(len(w), self._circles.numel(), fields.shape[-1]).to(fields)
         found[:, self._circles.flatten()] = fields.flatten(1, 2)
         return found
 
