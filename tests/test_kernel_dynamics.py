@@ -391,6 +391,23 @@ def test_what_amplitudes_show_is_what_their_fields_have(in_cells: KernelDynamics
         close(step.shown(a) + mean, expected.flatten(-2).mT, 1e-9)
 
 
+@pytest.mark.parametrize("circles", [False, True])
+def test_what_is_observed_settles_at_a_state_that_is_remembered(fine: KernelDynamics, circles: bool) -> None:
+    """On one circle, or a few nodes, of turned states; of values unlike all of them spreads alone tell."""
+    states = fine._fields(fine.remembered()[:, 1:4].flatten(0, 1)).roll(3, -1)
+    nodes = torch.arange(2 * LATITUDES**2)
+    few = nodes[torch.randperm(len(nodes), generator=random(2))[:16]]
+    keep = nodes[4 * LATITUDES : 6 * LATITUDES] if circles else few
+    points, values = fine.points()[keep], states.flatten(-2).mT[:, keep]
+    error = torch.full((len(keep), CHANNELS), 1e-6, dtype=torch.float64)
+    step = fine._step(points, error, torch.ones(len(keep), 1))
+    linear, settled = (fine._fields(a) for a in (step.amplitudes(values), fine._likely(step, values)))
+    before, after = ((x - states).square().mean().sqrt() for x in (linear, settled))
+    assert after < 0.5 * before
+    strange = 1e3 * torch.randn(values.shape, generator=random(3), dtype=torch.float64)
+    close(fine._likely(step, strange), step.amplitudes(strange), 1e-10)
+
+
 def test_the_most_likely_fields_turn_with_the_points(taught: KernelDynamics) -> None:
     points = SPACE.random_points(60, random(3))
     values = torch.randn(2, 60, CHANNELS, generator=random(4), dtype=torch.float64)
