@@ -28,10 +28,12 @@ from pdeforecast.bench.methods import Method
 from pdeforecast.bench.pictures import STYLE, canvas, finished, line, picture, save
 from pdeforecast.bench.study import Study, forecaster_of, leads_of, state_of
 from pdeforecast.bench.table import Case, Row, curve, groups, markdown, spread
+from pdeforecast.cells import means, nodes_of
 from pdeforecast.forecaster import Forecaster, static_samples
+from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.rollout import Surroundings
-from pdeforecast.trajectory import samples
+from pdeforecast.trajectory import axes_of, grid_points, samples, trajectory_values
 
 MOST_CONTEXTS = 4096
 """Contexts per variable for which least squares are solved by a dense factor."""
@@ -53,15 +55,17 @@ def parts(model: Forecaster, truth: xr.Dataset) -> list[Row]:
     """For every variable, the relative L2 of each part at every lead time, root mean square over samples."""
     leads, state = leads_of(truth), state_of(truth)
     first = samples(state, model.geometry, model.config.variables)
-    start = model.encode(first.points, first.values, first.variance, first.measure)
-    path = model.rollout(start, around(model, state), leads)
+    _, points, values = trajectory_values(truth, model.geometry, model.config.variables)
+    places, seen, measured = model.values_of(truth, points, values)
+    show = _reader(model, truth, means_of_cells=len(places) > len(points))
+    path = model.rollout(model.encode(places, seen[:, 0], None, measured), around(model, state), leads)
     nearest = _nearest(model, first.points, first.measure)
     table: dict[str, list[Tensor]] = {name: [] for name in (*PARTS, "cross", "size")}
     for i, z in enumerate(path):
         frame = samples(truth, model.geometry, model.config.variables, i)
         u = frame.values.double()
-        own = model.encode(frame.points, frame.values, None, frame.measure)
-        shown, forecast = (model.decode(frame.points, [c])[:, 0].double().to(u) for c in (own, z))
+        own = model.encode(places, seen[:, i], None, measured)
+        shown, forecast = (show(latents).double().to(u) for latents in (own, z))
         found = {"error": u - forecast, "floor": u - shown, "dynamics": shown - forecast}
         if nearest is not None:
             best = nearest(u)
@@ -74,6 +78,22 @@ def parts(model: Forecaster, truth: xr.Dataset) -> list[Row]:
             table[name].append(value)
     columns = {name: torch.stack(values) for name, values in table.items() if values}
     return [_row(name, v, leads, columns) for v, name in enumerate(model.config.variables)]
+
+
+def _reader(model: Forecaster, truth: xr.Dataset, means_of_cells: bool) -> Callable[[Latents], Tensor]:
+    """What latents show, (batch, M, V), at the points of the truth or in means over its cells."""
+    if not means_of_cells:
+        points = samples(truth, model.geometry, model.config.variables, 0).points
+        return lambda latents: model.decode(points, [latents])[:, 0]
+    axes, cells = axes_of(truth, model.geometry), model.cells
+    shape = [cells * len(axis) for axis in axes.values()]
+    nodes = grid_points(model.geometry, {name: nodes_of(axis, cells, 0.0) for name, axis in axes.items()})
+
+    def read(latents: Latents) -> Tensor:
+        fields = model.decode(nodes, [latents])[:, 0].mT.unflatten(-1, shape)
+        return means(fields, cells).flatten(-2).mT
+
+    return read
 
 
 def _row(name: str, v: int, leads: Sequence[float], columns: dict[str, Tensor]) -> Row:

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import time
 from typing import Any
 
 import xarray as xr
@@ -30,7 +31,7 @@ def train(options: argparse.Namespace) -> None:
 def _trained(options: argparse.Namespace) -> None:
     """The training of one process."""
     board = logs.TensorBoard(options.output / "tensorboard") if options.tensorboard else None
-    first = parallel.rank() == 0
+    first, start = parallel.rank() == 0, time.monotonic()
     if options.resume:
         progress, budget = _resumed(options)
         ds = _to_learn(options, progress.model.config.dynamics, first)
@@ -38,6 +39,7 @@ def _trained(options: argparse.Namespace) -> None:
         run.check_new(options.output)
         ds = _to_learn(options, _dynamics(options), first)
         progress, budget = _begun(options, ds)
+    refined_in = time.monotonic() - start
     data = run.trajectories(ds, progress.model)
     if not options.resume:
         progress, lines = _fitted(options, ds, progress, data, budget)
@@ -48,6 +50,8 @@ def _trained(options: argparse.Namespace) -> None:
     grid = {name: ds.sizes[name] for name in grid_dims(progress.model.geometry) if name in ds.sizes}
     card = progress.model.card
     begun = {"command": card["command"]} if options.resume and "command" in card else {}
+    # What was refined is part of what training costs.
+    card.setdefault("seconds", refined_in)
     card.update({"data": source, "grid": grid, "device": device, **provenance_of(options), **begun})
     progress.to(device)
     with logs.bar(unit="step", disable=not first) as bar:
