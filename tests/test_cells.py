@@ -9,6 +9,8 @@ import torch
 import xarray as xr
 
 import pdeforecast as pf
+from pdeforecast.bench import split
+from pdeforecast.bench.table import curve
 from pdeforecast.cells import MEAN, holds_means, means, offsets, shrinks, undone, widths
 from pdeforecast.cli import main
 from pdeforecast.generation import assemble, generate
@@ -182,3 +184,18 @@ def test_values_at_nodes_are_not_taken_for_means(
         gap, size = float(abs(found.vorticity - state.vorticity).max()), float(abs(state.vorticity).max())
         assert gap < 0.05 * size
         assert ("cell_methods" in found.vorticity.attrs) == ("cell_methods" in state.vorticity.attrs)
+
+
+def test_the_split_of_a_model_of_means_is_that_of_means(
+    model: pf.Forecaster, flows: tuple[xr.Dataset, xr.Dataset]
+) -> None:
+    """The error of the split is that of the forecast; encoding and decoding leave little of it."""
+    coarse, _ = flows
+    rows = split.parts(model, coarse)
+    found = model.forecast(coarse.isel(time=0), list(coarse.time.values - coarse.time.values[0]), like=coarse)
+    weights = np.cos(np.deg2rad(coarse.latitude.values))[:, None]
+    for row in rows:
+        name = str(row["variable"])
+        gap, size = found[name].values - coarse[name].values, coarse[name].values
+        expected = np.sqrt((weights * gap**2).sum((0, 2, 3)) / (weights * size**2).sum((0, 2, 3)))
+        np.testing.assert_allclose(curve(row, "error"), expected, rtol=0.02, atol=1e-4)
