@@ -17,7 +17,7 @@ import pdeforecast as pf
 from pdeforecast.bench.study import unseen
 from pdeforecast.calibration import some
 from pdeforecast.familiarity import Familiarity
-from pdeforecast.trajectory import measure, open_dataset, trajectory_values
+from pdeforecast.trajectory import Samples, measure, open_dataset, trajectory_values
 
 SHARES = ((1.0, False), (0.3, False), (0.1, False), (0.05, False), (0.02, False), (0.3, True), (0.1, True))
 """Shares of the points, and whether they lie about one of them."""
@@ -52,7 +52,8 @@ def main() -> None:
         size, excess = round(share * len(points)), []
         for part in flat.split(TOGETHER):
             keep = some(model.geometry, points, size, about_one, draw)
-            fit = model.examined(points[keep], part[:, keep], None, weights[keep])[1]
+            seen = model.as_values(ds, Samples(points[keep], part[:, keep], None, weights[keep]))
+            fit = model.examined(seen.points, seen.values, None, seen.measure)[1]
             excess += known.excess(fit).max(1).tolist()
         warned = sum(times > 1 for times in excess)
         total += warned

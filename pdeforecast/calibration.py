@@ -22,7 +22,7 @@ from pdeforecast.familiarity import CARD, LEAST, Familiarity, Fit, Limits
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import Geometry
 from pdeforecast.training import Trajectories
-from pdeforecast.trajectory import trajectory_values
+from pdeforecast.trajectory import Samples, measure, trajectory_values
 
 FALSE_ALARMS = 1e-3
 """The share of familiar states that are called unlike the training data."""
@@ -57,9 +57,10 @@ def calibrate(model: Forecaster, ds: xr.Dataset, source: str) -> Familiarity:
     if not {"time", "lead_time"} & set(ds.dims):
         ds = ds.expand_dims(time=[0.0], axis=1 if "sample" in ds.dims else 0)
     times, points, values = trajectory_values(ds, model.geometry, model.config.variables)
-    points, values, measured = model.values_of(ds, points, values)
-    none = values.new_zeros(1, 0, 0)
-    data = Trajectories(tuple(times), points, measured, values, points[:0], measured[:0], none)
+    weights, none = measure(ds, model.geometry), values.new_zeros(1, 0, 0)
+    seen = [model.as_values(ds, Samples(points, part, None, weights)) for part in values]
+    states, measured = torch.stack([part.values for part in seen]).to(values), seen[0].measure
+    data = Trajectories(tuple(times), seen[0].points, measured, states, points[:0], measured[:0], none)
     found = usual(model, data, source)
     model.card[CARD] = asdict(found)
     return found

@@ -44,7 +44,6 @@ from pdeforecast.trajectory import (
     grid_dims,
     is_grid,
     lead_times,
-    measure,
     observations,
     samples,
     start_time,
@@ -289,9 +288,8 @@ class Forecaster(nn.Module):
         state = self._in_units(given)
         seen = samples(state, self.geometry, self.config.variables) if not assimilate else None
         series = observations(state, self.geometry, self.config.variables, own) if assimilate else []
-        if width := self._cells_of(given):
-            seen = None if seen is None else self._values_of(seen, width)
-            series = [(time, self._values_of(at, width)) for time, at in series]
+        seen = None if seen is None else self.as_values(given, seen)
+        series = [(time, self.as_values(given, at)) for time, at in series]
         start = series[0][1] if seen is None else seen
         around = self._statics(state if statics is None else self._in_units(statics), len(start.values))
         axes, places, on_grid = self._targets(given, grid, like)
@@ -349,16 +347,12 @@ class Forecaster(nn.Module):
         )
         return latitude, longitude
 
-    def values_of(self, ds: xr.Dataset, points: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Points, values (S, T, M, V) and measure of trajectories `ds`; means over cells as values."""
-        measured, width = measure(ds, self.geometry), self._cells_of(ds)
+    def as_values(self, ds: xr.Dataset, seen: Samples) -> Samples:
+        """Observations of `ds` as the encoder takes them: means over cells, where a model knows them from
+        values, as values between them if all are there, and else at their centres."""
+        width = self._cells_of(ds)
         if width is None:
-            return points, values, measured
-        seen = [self._values_of(Samples(points, part, None, measured), width) for part in values]
-        return seen[0].points, torch.stack([part.values for part in seen]).to(values), seen[0].measure
-
-    def _values_of(self, seen: Samples, width: tuple[float, float]) -> Samples:
-        """Means over cells as values: between them, where all are there, else at their centres."""
+            return seen
         assert isinstance(self.dynamics, KernelDynamics) and isinstance(self.encoder, PrincipalSGD)
         points, values, variance = self._normal(seen.points, seen.values, seen.variance)
         fine = self.dynamics.undone(points, values) if variance is None else None

@@ -28,7 +28,7 @@ on themselves, leads a state to one that is like them, and
 
     a ← Φ₀(a) + A⁺ (y − A Φ₀(a)),      from a = A⁺ y,
 
-settles where it agrees with both. At last of the correction by A⁺, which knows spreads alone, min(1, 5ε) is
+settles where it agrees with both. At last of the correction by A⁺, if it knows spreads alone, min(1, 5ε) is
 kept, ε = ‖y − A Φ₀(a)‖ / ‖y − A f̄‖. Far from all that is remembered Φ₀ is the mean state, and a stays A⁺ y.
 
 Data may be means over cells of c × c nodes of the grid, as a coarse grid holds them (`cells.py`).
@@ -50,7 +50,7 @@ import torch
 from torch import Tensor, nn
 
 from pdeforecast.cells import means, offsets, shrinks, undone
-from pdeforecast.geometry import Geometry
+from pdeforecast.geometry import Geometry, rotation
 from pdeforecast.latents import Latents
 from pdeforecast.observed import observed
 from pdeforecast.preconditioner import ExactStep
@@ -292,7 +292,8 @@ class KernelDynamics(nn.Module):
         if here is None or there is None:
             return None
         turn = _longitude(points[here[0, 0]]) - _longitude(own[there[0, 0]])
-        if not torch.allclose(points[here], _turned(own[there], turn), atol=1e-6):
+        turned = self.geometry.act(rotation.exp(turn * points.new_tensor([0.0, 0.0, 1.0])), own[there])
+        if not torch.allclose(points[here], turned, atol=1e-6):
             return None
         grid = torch.empty_like(values)
         grid[:, there.flatten()] = values[:, here.flatten()]
@@ -710,12 +711,6 @@ def _degrees(flow: KernelDynamics, points: Tensor) -> tuple[Tensor, Tensor]:
 def _longitude(points: Tensor) -> Tensor:
     """Of points (…, 3), in radians."""
     return torch.atan2(points[..., 1], points[..., 0])
-
-
-def _turned(points: Tensor, angle: Tensor) -> Tensor:
-    """Points (…, 3) further east by an angle."""
-    x, y, z = points.unbind(-1)
-    return torch.stack([x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos(), z], dim=-1)
 
 
 def _circles(points: Tensor, error: Tensor) -> Tensor | None:

@@ -11,7 +11,7 @@ fields, their encoding. The first is what the encoder adds, which starts from a 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -127,7 +127,8 @@ def equivariance(
     held = static_samples(state, model.geometry, model.config.statics) if model.config.statics else None
 
     def latents(move: Move) -> Latents:
-        return model.encode(move(seen.points), seen.values, seen.variance, seen.measure)
+        start = model.as_values(state, replace(seen, points=move(seen.points)))
+        return model.encode(start.points, start.values, start.variance, start.measure)
 
     def forecast(start: Latents, move: Move) -> Tensor:
         if held is None:

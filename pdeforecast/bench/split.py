@@ -33,7 +33,7 @@ from pdeforecast.forecaster import Forecaster, static_samples
 from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.rollout import Surroundings
-from pdeforecast.trajectory import axes_of, grid_points, samples, trajectory_values
+from pdeforecast.trajectory import axes_of, grid_points, samples
 
 MOST_CONTEXTS = 4096
 """Contexts per variable for which least squares are solved by a dense factor."""
@@ -55,16 +55,17 @@ def parts(model: Forecaster, truth: xr.Dataset) -> list[Row]:
     """For every variable, the relative L2 of each part at every lead time, root mean square over samples."""
     leads, state = leads_of(truth), state_of(truth)
     first = samples(state, model.geometry, model.config.variables)
-    _, points, values = trajectory_values(truth, model.geometry, model.config.variables)
-    places, seen, measured = model.values_of(truth, points, values)
-    show = _reader(model, truth, means_of_cells=len(places) > len(points))
-    path = model.rollout(model.encode(places, seen[:, 0], None, measured), around(model, state), leads)
+    start = model.as_values(truth, first)
+    show = _reader(model, truth, means_of_cells=len(start.points) > len(first.points))
+    latents = model.encode(start.points, start.values, start.variance, start.measure)
+    path = model.rollout(latents, around(model, state), leads)
     nearest = _nearest(model, first.points, first.measure)
     table: dict[str, list[Tensor]] = {name: [] for name in (*PARTS, "cross", "size")}
     for i, z in enumerate(path):
         frame = samples(truth, model.geometry, model.config.variables, i)
         u = frame.values.double()
-        own = model.encode(places, seen[:, i], None, measured)
+        here = model.as_values(truth, frame)
+        own = model.encode(here.points, here.values, None, here.measure)
         shown, forecast = (show(latents).double().to(u) for latents in (own, z))
         found = {"error": u - forecast, "floor": u - shown, "dynamics": shown - forecast}
         if nearest is not None:
