@@ -181,10 +181,8 @@ def card(
 
 def truth_options(options: argparse.Namespace) -> list[str]:
     """What was typed to say which truth."""
-    seed = ["--seed", str(options.seed)]
-    if options.truth is not None:
-        return ["--truth", f"data/{options.name}/{options.truth.name}", *seed]
-    return ["--samples", str(options.samples), *seed]
+    which = [] if options.truth is None else ["--truth", f"data/{options.name}/{options.truth.name}"]
+    return [*which, "--samples", str(options.samples), "--seed", str(options.seed)]
 
 
 def weights(model: pf.Forecaster) -> str:
