@@ -2,7 +2,8 @@
 
     python benchmarks/calibrate.py navier-stokes --samples 96
 
-States are generated (split `validation`) by the equation of the training data, or read with `--states`.
+States are generated (split `validation`) by the equation of the training data, or read with `--states`; those
+count that are no later than the training's.
 The model is not trained again: weights stay, the card gains `familiarity` and `measured_horizon`.
 """
 
@@ -32,6 +33,7 @@ def main() -> None:
         ds = unseen(model, options.samples, options.seed, "validation", frames=10)
     else:
         ds = open_dataset(options.states)
+        ds = ds.isel(time=(ds.time - ds.time[0]).values <= model.card["horizon"] * (1 + 1e-9))
     found = calibrate(model, ds, SOURCE)
     model.card.setdefault("measured_horizon", model.card["equivariance"]["lead_times"][-1])
     pf.save(model, path)

@@ -10,8 +10,10 @@ they and later ones are judged apart, and the larger limit holds. Departures are
 variations by their inverses; half of the false alarms are the misfit's, and theirs the other half.
 """
 
+import copy
 import math
 from dataclasses import asdict
+from typing import cast
 
 import torch
 import xarray as xr
@@ -21,6 +23,7 @@ from pdeforecast.errors import DataError
 from pdeforecast.familiarity import CARD, LEAST, Familiarity, Fit, Limits
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import Geometry
+from pdeforecast.kernel_dynamics import KernelDynamics
 from pdeforecast.training import Trajectories
 from pdeforecast.trajectory import Samples, measure, trajectory_values
 
@@ -66,15 +69,34 @@ def calibrate(model: Forecaster, ds: xr.Dataset, source: str) -> Familiarity:
     return found
 
 
+def usual_in_training(model: Forecaster, data: Trajectories) -> Familiarity:
+    """The `Familiarity` of a model with its training data.
+
+    What is remembered is familiar as nothing else is. So a model that remembers is asked about the second
+    half of its trajectories while it remembers the first half alone, which makes it a little too lenient.
+    """
+    known = 0
+    if isinstance(model.dynamics, KernelDynamics) and len(model.dynamics.large) > 1:
+        known = len(model.dynamics.large) // 2
+        model = copy.deepcopy(model)
+        cast(KernelDynamics, model.dynamics).forget(known)
+    return usual(model, data, "training states", known)
+
+
 @torch.no_grad()
-def usual(model: Forecaster, data: Trajectories, source: str) -> Familiarity:
+def usual(model: Forecaster, data: Trajectories, source: str, start: int = 0) -> Familiarity:
     """The `Familiarity` of a model with trajectories from the distribution of its training data.
+
+    Args:
+        model, data: of which.
+        source: what these trajectories are, in words.
+        start: the first of them that counts.
 
     Raises:
         DataError: if there are fewer than two states.
     """
     draw = torch.Generator().manual_seed(0)
-    states, first = _states(data, _REFINED_STATES if model.cells > 1 else _STATES, draw)
+    states, first = _states(data, start, _REFINED_STATES if model.cells > 1 else _STATES, draw)
     if len(states) < 2:
         raise DataError("expected several states to calibrate on; came one.", "Give a file of more states.")
 
@@ -151,13 +173,14 @@ def _limits(seen: list[tuple[float, Fit, Tensor]]) -> Limits:
     )
 
 
-def _states(data: Trajectories, most: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """States (n, M, V), n ≤ `most`, half of them first frames if there are so many, and which are, (n,)."""
-    samples, frames = data.values.shape[:2]
+def _states(data: Trajectories, start: int, most: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """States (n, M, V), n ≤ `most`, of the trajectories from `start` on, half of them first frames if there
+    are so many, and which are, (n,)."""
+    samples, frames = len(data.values) - start, data.values.shape[1]
     first = torch.randperm(samples, generator=draw)[: most // 2] * frames
     order = torch.randperm(samples * frames, generator=draw)
     rest = order[~torch.isin(order, first)][: most - len(first)]
-    chosen = torch.cat([first, rest])
+    chosen = torch.cat([first, rest]) + start * frames
     chosen = chosen[torch.randperm(len(chosen), generator=draw)]
     return data.values[chosen // frames, chosen % frames], chosen % frames == 0
 

@@ -7,7 +7,8 @@ observations, f₀ the field of the mean latents c₀ and f the field of the enc
 
 the Mahalanobis energy of the observations under the prior, so that no matrix is factorised again. Its mean
 over the observations is the *misfit*: about 1 for states of the prior, whatever is observed of them. An
-encoder without a prior leaves the mean square of its residual alone.
+encoder without a prior leaves the mean square of its residual alone. Dynamics that remember states know
+better: their misfit is the share of a state that nothing remembered tells (`KernelDynamics.strangeness`).
 
 A prior that can hold much takes a variable in the wrong unit, or of the wrong sign, for a rare state. So each
 variable is judged for itself, too, by two root mean squares over what is observed of it, weighted by area or

@@ -169,7 +169,11 @@ class Forecaster(nn.Module):
         """The latents that `encode` gives, and how the states look beside those of the training data."""
         inputs = *self._normal(points, values, variance), measure
         latents = self._encoded(*inputs)
-        return self._plain(latents), examine(self.encoder, latents, *inputs)
+        fit = examine(self.encoder, latents, *inputs)
+        if isinstance(self.dynamics, KernelDynamics):
+            assert isinstance(self.encoder, PrincipalSGD)
+            fit = replace(fit, misfit=self.dynamics.strangeness(self.encoder, latents))
+        return self._plain(latents), fit
 
     def _encoded(
         self, points: Tensor, values: Tensor, variance: Tensor | None, measure: Tensor | None

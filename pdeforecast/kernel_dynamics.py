@@ -52,7 +52,7 @@ from torch import Tensor, nn
 from pdeforecast.cells import means, offsets, shrinks, undone
 from pdeforecast.geometry import Geometry, rotation
 from pdeforecast.latents import Latents
-from pdeforecast.observed import observed
+from pdeforecast.observed import Observations, observed
 from pdeforecast.preconditioner import ExactStep
 from pdeforecast.principal import PrincipalSGD
 
@@ -230,6 +230,20 @@ class KernelDynamics(nn.Module):
         missed, change = ((area * (x - after[few]).square()).mean() for x in (told, before[few]))
         return float(missed / change)
 
+    def forget(self, count: int) -> None:
+        """All but the first `count` trajectories."""
+        self.large, self.small = self.large[:count], self.small[:count]
+        self._weights = None
+
+    def strangeness(self, encoder: PrincipalSGD, latents: Latents) -> Tensor:
+        """‖f − Φ₀(f)‖ / ‖f − f̄‖ (batch,) of the fields f that latents show: the share of a state that nothing
+        remembered tells, in the norm of the amplitudes."""
+        fields = self.seen(encoder, latents.contexts)
+        like = self._fields(self._like(self._amplitudes(fields), self._solved()[2]))
+        mean = self.mean.double().view(self.channels, -1, 1)
+        left, away = (self._weighed(part).square().sum((1, 2, 3)) for part in (fields - like, fields - mean))
+        return (left / away.clamp_min(1e-30)).sqrt()
+
     def rollout(self, encoder: PrincipalSGD, latents: Latents, times: Sequence[float]) -> list[Latents]:
         """The latents at each of the non-decreasing `times`.
 
@@ -256,14 +270,11 @@ class KernelDynamics(nn.Module):
     ) -> Latents:
         """Latents of states of which little is observed; arguments are those of `encoder`."""
         seen = observed(points, values, variance, measure)
-        shape = (len(values), self.channels, len(self.latitude), len(self.longitude))
-        fields = seen.values.new_zeros(shape)
-        for these, error in seen.alike:
-            coarse = error + encoder.noise / seen.share
-            step = self._step(seen.points, coarse, seen.share)
-            fields[these] = self._fields(self._likely(step, seen.values[these]))
+        amplitudes = self.size.new_zeros(len(values), len(self.wave), dtype=torch.complex128)
+        for these, _, _, likely in self._seen_alike(encoder, seen):
+            amplitudes[these] = likely
         # All at once: the encoder keeps its factors for the points that it saw last.
-        found = self._written(encoder, fields)
+        found = self._written(encoder, self._fields(amplitudes))
         if self.cells > 1:
             # Latents lie closer than observations, and would fit each by itself what is between them, too.
             return found
@@ -328,11 +339,23 @@ class KernelDynamics(nn.Module):
         """
         seen = observed(points, values, variance, measure)
         found = seen.values.clone()
-        for these, error in seen.alike:
-            coarse = error + encoder.noise / seen.share
-            step = self._step(seen.points, coarse, seen.share, width)
-            found[these] += step.between(self._likely(step, seen.values[these]))
+        for these, known, step, likely in self._seen_alike(encoder, seen, width):
+            between = found.new_zeros(len(likely), *found.shape[1:])
+            between[:, known] = step.between(likely)
+            found[these] += between
         return found
+
+    def _seen_alike(
+        self, encoder: PrincipalSGD, seen: Observations, width: tuple[float, float] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, "_LooseStep | _CircleStep", Tensor]]:
+        """Of states observed alike: which they are (batch,), at which points something is observed (M,), the
+        step for these, and a (·, modes), at which they settle."""
+        for these, error in seen.alike:
+            known = error.isfinite().any(1)
+            if known.any():
+                coarse = (error + encoder.noise / seen.share)[known]
+                step = self._step(seen.points[known], coarse, seen.share[known], width)
+                yield these, known, step, self._likely(step, seen.values[these][:, known])
 
     def _likely(self, step: "_LooseStep | _CircleStep", values: Tensor) -> Tensor:
         """a (batch, modes), at which observations (batch, M, V) settle."""
@@ -386,17 +409,17 @@ class KernelDynamics(nn.Module):
         With w = x + iy, x and y ~ N(0, 1), a state is f̄ + Re Σ w q e^{imλ}, λ from the first of the grid.
         """
         wave, scales = self.wave, self._scales()[..., 0]
-        known = torch.view_as_complex(self.profiles.double()).unflatten(1, scales.shape) / scales
-        found = known.new_zeros(len(latitude), self.channels, len(wave))
+        known = self.profiles.double().unflatten(1, scales.shape) / scales[..., None]
+        found = known.new_zeros(len(latitude), self.channels, len(wave), 2)
         for parity in (1, -1):
             these = wave % 2 == (parity < 0)
-            across = self._across(latitude, width, parity).to(known)
-            found[..., these] = torch.einsum("kvl,xl->xvk", known[these], across)
+            across = self._across(latitude, width, parity)
+            found[..., these, :] = torch.einsum("xl,kvlc->xvkc", across, known[these])
         # A complex amplitude is two real ones of half its variance; that of m = 0 is real.
         spread = self.size.double() * _both(wave).double().sqrt()
         if width is not None:
             spread = spread * shrinks(wave.double(), math.radians(width[1]), self.cells)
-        return found * spread
+        return torch.view_as_complex(found) * spread
 
     def _mean_at(self, latitude: Tensor, width: tuple[float, float] | None) -> Tensor:
         """f̄ (L, V) at latitudes (L,), or its means over cells."""
@@ -588,8 +611,7 @@ class _LooseStep:
     def _read(self, latitude: Tensor, longitude: Tensor, width: tuple[float, float] | None) -> Tensor:
         """A (M, V, 2 modes): what x and y show."""
         profiles, wave = self._flow._profiles_at(latitude, width), self._flow.wave
-        waves = torch.polar(torch.ones_like(longitude), longitude)[:, None] ** wave
-        shown = profiles * waves[:, None]
+        shown = profiles * _turns(longitude, wave)[:, None]
         return torch.cat([shown.real, torch.where(wave > 0, -shown.imag, 0.0)], dim=-1)
 
     def amplitudes(self, values: Tensor) -> Tensor:
@@ -633,7 +655,7 @@ class _CircleStep:
         rings = latitude[:, 0]
         self._mean = flow._mean_at(rings, width)
         self._at_centres = flow._mean_at(rings, None)
-        turned = torch.polar(torch.ones_like(self._start), self._start)[:, None, None] ** flow.wave
+        turned = _turns(self._start, flow.wave)[:, None]
         self._seen = flow._profiles_at(rings, width) * turned
         self._centres = flow._profiles_at(rings, None) * turned if width is not None else self._seen
         self._error = error[circles[:, 0]]
@@ -706,6 +728,12 @@ def _degrees(flow: KernelDynamics, points: Tensor) -> tuple[Tensor, Tensor]:
     """Latitudes in degrees, and longitudes from the first of the grid in radians, of points (…, 3)."""
     latitude = points[..., 2].clamp(-1, 1).asin().rad2deg()
     return latitude, _longitude(points) - flow.longitude[0].deg2rad()
+
+
+def _turns(longitude: Tensor, wave: Tensor) -> Tensor:
+    """e^{imλ}, (M, modes), of longitudes λ (M,) in radians and wave numbers m (modes,)."""
+    angle = longitude[:, None] * wave
+    return torch.polar(torch.ones_like(angle), angle)
 
 
 def _longitude(points: Tensor) -> Tensor:

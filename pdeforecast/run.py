@@ -25,7 +25,7 @@ import xarray as xr
 from torch import Tensor
 
 from pdeforecast import parallel
-from pdeforecast.calibration import usual
+from pdeforecast.calibration import usual_in_training
 from pdeforecast.checkpoint import (
     load,
     read_plain,
@@ -369,7 +369,7 @@ def go(progress: Progress, data: Trajectories, folder: Path, budget: float) -> I
                     saved = time.monotonic()
                 yield report
         watch.finish()
-        progress.model.card[CARD] = asdict(usual(progress.model, data, "training states"))
+        progress.model.card[CARD] = asdict(usual_in_training(progress.model, data))
         _save(progress, data, folder, before + time.monotonic() - start)
 
 

@@ -4,6 +4,7 @@ import copy
 import math
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.principal import PrincipalSGD
 from pdeforecast.trajectory import grid_points, open_dataset, save_dataset
+from pdeforecast.trust import TrustWarning
 
 SPACE = GEOMETRIES["rotating_sphere"]
 LATENTS, LATITUDES, CHANNELS, TRAJECTORIES, FRAMES = 80, 16, 2, 3, 7
@@ -216,6 +218,25 @@ def test_of_a_state_unlike_all_that_is_remembered_nothing_is_told(fine: KernelDy
     seen = 1e3 * means(waves(4, 2, 1)[:, 0], 2)
     mean = fine.mean.view(1, CHANNELS, -1, 1).double().expand(-1, -1, -1, 2 * LATITUDES)
     close(between(fine, seen), mean + undone(seen - means(mean, 2), 2), 1e-10)
+
+
+@pytest.mark.parametrize("turn", (0, 5))
+def test_strange_is_what_nothing_remembered_tells(
+    taught: KernelDynamics, encoder: PrincipalSGD, turn: int
+) -> None:
+    """What is remembered is not, turned or not; what was forgotten is, and so is a negative."""
+
+    def strange(made: KernelDynamics, fields: Tensor) -> Tensor:
+        return made.strangeness(encoder, latents(made, encoder, fields.roll(turn, -1)))
+
+    known = waves(1, TRAJECTORIES, FRAMES)[:, 1]
+    mean = taught.mean.double().view(1, CHANNELS, -1, 1).expand_as(known)
+    lost = copy.deepcopy(taught)
+    lost.forget(1)
+    near, far = strange(taught, known), strange(taught, 2 * mean - known)
+    assert float(near.max()) < 0.02 and bool((far > 5 * near).all())
+    kept, forgotten = strange(lost, known[:1]), strange(lost, known[1:])
+    assert float(kept) < 0.02 and bool((forgotten > 5 * near[1:]).all())
 
 
 def test_what_followed_is_remembered(taught: KernelDynamics) -> None:
@@ -548,6 +569,15 @@ def test_a_user_resumes_inspects_and_forecasts(trained: Path, tmp_path: Path) ->
         for at, frame in ((0, 0), (2, 3), (3, 11)):
             found, expected = forecast.height.isel(lead_time=at), truth.height.isel(time=frame)
             assert float(abs(found - expected).max()) < 0.06 * float(abs(expected).max())
+
+
+def test_a_state_unlike_what_is_remembered_warns_and_an_unseen_one_does_not(trained: Path) -> None:
+    model, states = pf.load(trained), drifting(4, 2, seed=7).isel(time=0, drop=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TrustWarning)
+        model.forecast(states, [1.0])
+    with pytest.warns(TrustWarning, match="4 of 4 .* a misfit"):
+        model.forecast(-states, [1.0])
 
 
 def test_a_run_that_was_killed_at_once_keeps_its_grid(tmp_path: Path) -> None:
