@@ -40,7 +40,7 @@ def main() -> None:
         settings = dict(setting.split("=", 1) for setting in options.set)
         ds = unseen(model, options.samples, options.seed, settings=settings)
     else:
-        ds = open_dataset(options.states)
+        ds = open_dataset(options.states).isel(sample=slice(options.samples), missing_dims="ignore")
     by = {name: float(factor) for name, factor in (given.split("=", 1) for given in options.times)}
     ds = ds.assign({name: ds[name] * factor for name, factor in by.items()})
     _, points, values = trajectory_values(ds, model.geometry, model.config.variables)
