@@ -11,8 +11,9 @@ demo: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python docs/reference.py build/docs
 
+# Two processes of one thread each; a file's tests share what they train.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m ""
