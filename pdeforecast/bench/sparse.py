@@ -83,26 +83,30 @@ def sensors(state: xr.Dataset, variables: Sequence[str], share: float, seed: int
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The table, and which learned method is best at every share."""
+    """The table, and which method is best at every share."""
     shown = markdown(over_seeds(rows, KEYS, NUMBERS), [*KEYS, "seeds", *NUMBERS])
     return f"{shown}\n\n{best(rows)}"
 
 
 def best(rows: Sequence[Row]) -> str:
-    """In words, the method of the smallest relative L2 over t_in at every share."""
+    """In words, the method of the smallest relative L2 over t_in at every share; where it learned nothing, as
+    the solver, also the best of those that did."""
     lines = []
     for group in groups(rows, ("equation", "variable", "observed", "share")):
         means = {
             str(own[0]["method"]): float(np.mean([number(row, "t_in_l2") for row in own]))
             for own in groups(group, ("method",))
         }
-        known = {name: mean for name, mean in means.items() if np.isfinite(mean)}
-        if known:
+        learned = {str(row["method"]) for row in group if row.get("training")}
+        order = sorted((mean, name) for name, mean in means.items() if np.isfinite(mean))
+        of_learned = [pair for pair in order if pair[1] in learned][:1]
+        if order:
             first = group[0]
-            winner = min(known, key=lambda name: known[name])
+            named = order[:1] if order[:1] == of_learned else order[:1] + of_learned
+            shown = [f"{name}, {mean:.3g}" for mean, name in named]
             lines.append(
                 f"- {first['equation']}, {first['variable']}, {number(first, 'share'):.0%} "
-                f"({first['observed']}): {winner}, {known[winner]:.3g}"
+                f"({first['observed']}): {'; of those that learned, '.join(shown)}"
             )
     return "Least relative L2 over t_in:\n\n" + "\n".join(lines)
 

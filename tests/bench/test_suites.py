@@ -393,6 +393,24 @@ def test_sparse_on_the_command_line(shared: Path, tmp_path: Path, monkeypatch: p
     assert "5% (sensors): tiny" in (tmp_path / "sparse.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        ({"ours": 0.1, "solver": 0.2, "theirs": 0.3}, "ours, 0.1"),
+        ({"ours": 0.1, "solver": 0.01, "theirs": 0.3}, "solver, 0.01; of those that learned, ours, 0.1"),
+        ({"ours": 0.1, "solver": 0.01, "theirs": 0.05}, "solver, 0.01; of those that learned, theirs, 0.05"),
+        ({"ours": float("nan"), "solver": 0.2}, "solver, 0.2"),
+    ],
+)
+def test_the_best_of_those_that_learned_is_named_beside_the_best(errors: dict[str, float], said: str) -> None:
+    known = {"equation": "heat", "variable": "temperature", "observed": "grid", "share": 0.5}
+    rows: list[Row] = [
+        known | {"method": name, "t_in_l2": error, "training": "" if name == "solver" else "9 s on cpu"}
+        for name, error in errors.items()
+    ]
+    assert sparse.best(rows).endswith(f"- heat, temperature, 50% (grid): {said}")
+
+
 # --- split, horizon, efficiency, latents ---------------------------------------------------------
 
 
