@@ -45,6 +45,7 @@ from pdeforecast.trajectory import axes_of, geometry_of, open_dataset
 CELLS = 2
 """Nodes of the fine grid, along each axis, that are a cell of the coarse one."""
 _TURN = 0.5
+"""Degrees, of the forecast that is right but for its place."""
 _RIDGE = 1e-4
 """In units of the mean variance of a wave number."""
 
