@@ -156,8 +156,8 @@ class PrincipalSGD(nn.Module):
         """Sets c₀, L and the noise from encoded training states, each moved at random by the group.
 
         c₀ is their mean, averaged over the latents of an orbit. With C the centred contexts of n states and F
-        their fields, F Fᵀ = W Λ Wᵀ, the modes are L = Cᵀ W / √n for the largest Λ: combinations of the states
-        whose fields are orthogonal, as large as they vary, or as a hundredth of the noise does.
+        their fields, F Fᵀ/n = W Λ Wᵀ, the modes are L = Cᵀ W / √n for the largest Λ: combinations of the
+        states whose fields are orthogonal, as large as they vary, or as a hundredth of the noise does.
 
         Args:
             contexts: (states, N, context_dim).
@@ -170,11 +170,8 @@ class PrincipalSGD(nn.Module):
         hasty = not self.modes.any() and bool((self.noise < self.fine_noise).all())
         self.initial.copy_(means(contexts.mean(0), self.orbit, len(self.initial)))
         centred = contexts - self.centre
-        space = self.field.geometry
-        count = _PLACES * self.field.functions * len(self.poses)
-        points = space.place(space.lattice(count)).to(self.poses)
-        fields = self.field(points, Latents(self.poses, centred, self.windows)).flatten(1)
-        size, weights = torch.linalg.eigh(fields @ fields.T / (len(fields) * fields.shape[1]))
+        metric = self._metric(len(contexts))
+        size, weights = _principal(self._seen(metric, centred).flatten(1) / self.field.channels**0.5)
         kept = size.flip(0)[: self.modes.shape[1]] > _LEAST_SHARE * size[-1]
         size, weights = size.flip(0)[: len(kept)][kept], weights.flip(1)[:, : len(kept)][:, kept]
         wider = (1 + _LEAST_SPREAD * float(noise.mean()) / size).sqrt()
@@ -182,7 +179,7 @@ class PrincipalSGD(nn.Module):
         modes = wider * (centred.flatten(1).T @ weights) / len(contexts) ** 0.5
         self.modes[:, : len(wider)] = modes.to(self.modes)
         rest = centred - (weights @ (weights.T @ centred.flatten(1))).view_as(centred)
-        left = self.field(points, Latents(self.poses, rest, self.windows)).square().mean((0, 1))
+        left = self._seen(metric, rest).square().sum(1).mean(0)
         self.noise.copy_(noise.double().clamp_min(_LEAST_NOISE))
         self.unexplained.copy_(self.noise + left)
         if bool((left < _NEGLIGIBLE).all()):
@@ -197,9 +194,35 @@ class PrincipalSGD(nn.Module):
             self.local.learn(rest)
         return True
 
+    def _metric(self, states: int) -> Tensor:
+        """M (K, N·functions): |M c|² is the mean square of a channel's field.
+
+        It is A at many places, or, for more states than a channel has numbers, R of A = Q R.
+        """
+        space = self.field.geometry
+        count = _PLACES * self.field.functions * len(self.poses)
+        design = self._design(space.place(space.lattice(count)).to(self.poses)) * count**-0.5
+        if states <= design.shape[1]:
+            return design
+        return torch.linalg.qr(design.to_dense(), mode="r").R
+
+    def _seen(self, metric: Tensor, contexts: Tensor) -> Tensor:
+        """M c (states, K, channels) of contexts (states, N, context_dim)."""
+        split = contexts.unflatten(2, (self.field.channels, -1)).movedim(2, 0).flatten(2)
+        return torch.stack([(metric @ part.T).T for part in split], dim=-1)
+
     def reading(self) -> Tensor:
         """L⁺ (rank, N·context_dim): w = L⁺ (c − c₀), in the least-squares sense."""
         return torch.linalg.pinv(self.modes.double(), rtol=1e-9)
+
+
+def _principal(fields: Tensor) -> tuple[Tensor, Tensor]:
+    """Λ, rising, and W of F Fᵀ/n = W Λ Wᵀ for fields F (n, K·channels), by the smaller Gram matrix."""
+    scaled = fields / len(fields) ** 0.5
+    if len(scaled) <= scaled.shape[1]:
+        return torch.linalg.eigh(scaled @ scaled.T)
+    size, directions = torch.linalg.eigh(scaled.T @ scaled)
+    return size, scaled @ directions / size.clamp_min(torch.finfo(size.dtype).tiny).sqrt()
 
 
 def _merged(orbit: Tensor) -> Tensor:

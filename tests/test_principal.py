@@ -114,6 +114,18 @@ def test_modes_are_what_the_states_are_made_of(geometry: Geometry) -> None:
     assert bool((gram.diagonal().diff() < 0).all())
 
 
+def test_states_that_come_often_have_the_modes_of_those_that_come_once(geometry: Geometry) -> None:
+    """Few states are compared with one another, many by the numbers that hold them: one law, two ways."""
+    once, often = fresh(geometry, 40), fresh(geometry, 40)
+    contexts = torch.randn(30, LATENTS, once.field.context_dim, generator=random(1), dtype=torch.float64)
+    learn(once, contexts, (1e-6, 1e-6))
+    learn(often, contexts.repeat(20, 1, 1), (1e-6, 1e-6))
+    assert int(once.modes.any(0).sum()) == int(often.modes.any(0).sum()) <= 30
+    close(once.centre, often.centre)
+    first, second = once.modes.double(), often.modes.double()
+    close(first @ first.T, second @ second.T, 1e-5)
+
+
 def test_one_variable_tells_of_the_other(geometry: Geometry) -> None:
     """Two variables that are always alike: the second is read from the first alone."""
     e = fresh(geometry)

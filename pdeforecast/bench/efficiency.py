@@ -1,8 +1,9 @@
 """`bench efficiency`: how the error falls with the number of training trajectories.
 
 A preset of this package's model, or another kind of `methods.KINDS`, is trained on the first 4, 16, 32, 64, …
-trajectories of a file, with the same budget each, and scored on unseen states as in `bench forecast`. Seeds
-choose both the unseen states and the random numbers of the training. Runs are kept, and gone on with.
+trajectories of a file, with the same budget each, and scored on unseen states as in `bench forecast`. What is
+learned in closed form has no steps that a budget could choose: the seconds that each training took are told.
+Seeds choose both the unseen states and the random numbers of the training. Runs are kept, and gone on with.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ from pdeforecast.bench import methods
 from pdeforecast.bench.methods import Method
 from pdeforecast.bench.pictures import picture, save, trends
 from pdeforecast.bench.scores import scored
-from pdeforecast.bench.study import Study, leads_of, state_of
+from pdeforecast.bench.study import Study, card_of, leads_of, state_of
 from pdeforecast.bench.table import Case, Row, groups, markdown, over_seeds
 from pdeforecast.bench.training import Report
 from pdeforecast.errors import UsageError, nearest
@@ -23,7 +24,7 @@ from pdeforecast.trajectory import open_dataset
 COUNTS = (4, 16)
 """The least numbers of trajectories; further ones double."""
 KEYS = ("equation", "variable", "method", "trajectories")
-NUMBERS = ("lead_0_mse", "paper_t_in", "paper_t_out", "t_in_l2", "t_out_l2")
+NUMBERS = ("training_seconds", "lead_0_mse", "paper_t_in", "paper_t_out", "t_in_l2", "t_out_l2")
 
 
 def cases(study: Study) -> list[Case]:
@@ -43,7 +44,8 @@ def cases(study: Study) -> list[Case]:
             truth = study.truth(seed)
             trained = learned(method.name, study, count, seed)
             state = state_of(truth)
-            return scored(lambda: trained.forecast(state, leads_of(truth), like=state), truth)
+            rows = scored(lambda: trained.forecast(state, leads_of(truth), like=state), truth)
+            return [{**row, "training_seconds": float(card_of(trained)["seconds"])} for row in rows]
 
         made += study.cases(measure, trajectories=count, budget=study.budget)
     return made

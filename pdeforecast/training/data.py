@@ -44,13 +44,14 @@ def normalise(model: Forecaster, data: Trajectories) -> None:
 
 def moment(parts: Iterable[Tensor], measure: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
     """The mean (V,) of a function of values (…, M, V), given in parts, over what is observed of the space."""
-    sums = []
-    for part in parts:
-        values = of(part.double())
-        weight = measure.to(values)[:, None] * ~values.isnan()
-        sums.append(torch.stack([weight * values.nan_to_num(), weight]).flatten(1, -2).sum(1))
-    total, weights = torch.stack(sums).sum(0)
+    total, weights = torch.stack([totals(of(part.double()), measure) for part in parts]).sum(0)
     return total / weights
+
+
+def totals(values: Tensor, measure: Tensor) -> Tensor:
+    """The sum of values (…, M, V) over what is observed of the space, and that of its measure, (2, V)."""
+    weight = measure.to(values)[:, None] * ~values.isnan()
+    return torch.stack([weight * values.nan_to_num(), weight]).flatten(1, -2).sum(1)
 
 
 def mean_square(guess: Tensor, truth: Tensor, measure: Tensor) -> Tensor:

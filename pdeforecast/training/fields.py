@@ -7,12 +7,16 @@ from torch import Tensor
 
 from pdeforecast import parallel
 from pdeforecast.encoder import MetaSGD
+from pdeforecast.principal import PrincipalSGD
 from pdeforecast.training.config import Report, drawn
-from pdeforecast.training.data import Trajectories, mean_square, moment
+from pdeforecast.training.data import Trajectories, mean_square, totals
 from pdeforecast.training.progress import Progress
 
 _PRIOR_STATES = 2048
-"""Moved states from which the prior is learned; few states are used under several motions."""
+"""Moved states from which the prior is learned where the group makes all latents of one, and each state tells
+of as many as it has; few states are used under several motions."""
+_PRIOR_PART = 128
+"""States under each motion, elsewhere, where modes are known as well as states are many."""
 _PRIOR_MOTIONS = 16
 """Motions of the world under which the prior is learned, for each one under which the dynamics are."""
 _REFINED_STATES, _REFINED_MOTIONS = 128, 4
@@ -37,22 +41,27 @@ def _learn_prior(progress: Progress, data: Trajectories) -> Iterator[Report]:
     assert not isinstance(model.encoder, MetaSGD)
     samples, times = data.values.shape[:2]
     order = torch.randperm(samples * times, generator=drawn(config, "field", 0))
-    count = _REFINED_STATES if model.cells > 1 else _PRIOR_STATES
-    chosen = order.repeat(-(-count // len(order)))[:count]
-    values = (data.values[chosen // times, chosen % times].to(model.mean) - model.mean) / model.scale
-    draw = drawn(config, "field", 10**8)
     numbers = model.encoder.poses.shape[0] * model.field.context_dim
     several = max(_PRIOR_MOTIONS, min(_PRIOR_MOTIONS * config.copies, _PRIOR_WORK // numbers))
-    motions = model.geometry.random_motion(_REFINED_MOTIONS if model.cells > 1 else several, draw)
+    if model.cells > 1:
+        several, count = _REFINED_MOTIONS, _REFINED_STATES
+    elif isinstance(model.encoder, PrincipalSGD):
+        count = several * min(_PRIOR_PART, len(order))
+    else:
+        count = _PRIOR_STATES
+    chosen = order.repeat(-(-count // len(order)))[:count].tensor_split(several)
+    motions = model.geometry.random_motion(several, drawn(config, "field", 10**8))
     while progress.step < config.field_steps:
         contexts, errors = [], []
-        for g, part in zip(motions, values.tensor_split(len(motions)), strict=True):
+        for g, part in zip(motions, chosen, strict=True):
+            values = (data.values[part // times, part % times].to(model.mean) - model.mean) / model.scale
             points = model.geometry.act(g, data.points).to(model.mean.device)
-            latents = model.encoder(points, part, None, data.measure)
+            latents = model.encoder(points, values, None, data.measure)
+            left = values - model.field(points, latents.map(lambda t: t.to(model.mean.dtype)))
             contexts.append(latents.contexts)
-            errors.append(part - model.field(points, latents.map(lambda t: t.to(values.dtype))))
-        residual = torch.cat(errors)
-        noise = moment([residual], data.measure, torch.square).to(residual)
+            errors.append(totals(left.double().square(), data.measure))
+        total, weights = torch.stack(errors).sum(0)
+        noise = (total / weights).to(model.mean)
         progress.step += model.encoder.learn_prior(torch.cat(contexts), noise)
         yield Report("field", progress.step, config.field_steps, float(noise.mean()), 0)
 

@@ -504,6 +504,7 @@ def test_efficiency_trains_once(
     assert typed(*asked) == 0
     (row,) = read(tmp_path / "efficiency.csv")
     assert (row["method"], row["trajectories"]) == ("smoke", 3) and number(row, "t_in_l2") > 0
+    assert number(row, "training_seconds") > 0
     made = (tmp_path / "runs" / "smoke-3-seed0" / "model.safetensors").stat().st_mtime_ns
     assert typed(*asked) == 0
     assert (tmp_path / "runs" / "smoke-3-seed0" / "model.safetensors").stat().st_mtime_ns == made
