@@ -27,7 +27,7 @@ class LinearFieldConfig:
     neighbours: int = 9
     window: float = 0.5
     radius: float = 1.5
-    rank: int = 256
+    rank: int = 320
 
 
 @dataclass(frozen=True)
