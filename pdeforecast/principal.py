@@ -145,9 +145,7 @@ class PrincipalSGD(nn.Module):
 
     def shown(self, points: Tensor) -> Tensor:
         """A L: what each mode shows at the points, (M, channels, rank)."""
-        design = self._design(points)
-        columns = self.modes.double().unflatten(0, (len(self.poses), self.field.channels, -1))
-        return torch.stack([design @ part.flatten(0, 1) for part in columns.unbind(1)], dim=1)
+        return self._fields(self._design(points), self.modes.double())
 
     def _design(self, points: Tensor) -> Tensor:
         return self.field.design(points, self.poses, self.windows)
@@ -171,7 +169,8 @@ class PrincipalSGD(nn.Module):
         self.initial.copy_(means(contexts.mean(0), self.orbit, len(self.initial)))
         centred = contexts - self.centre
         metric = self._metric(len(contexts))
-        size, weights = _principal(self._seen(metric, centred).flatten(1) / self.field.channels**0.5)
+        seen = self._fields(metric, centred.flatten(1).T).flatten(0, 1) / self.field.channels**0.5
+        size, weights = _principal(seen.T)
         kept = size.flip(0)[: self.modes.shape[1]] > _LEAST_SHARE * size[-1]
         size, weights = size.flip(0)[: len(kept)][kept], weights.flip(1)[:, : len(kept)][:, kept]
         wider = (1 + _LEAST_SPREAD * float(noise.mean()) / size).sqrt()
@@ -179,7 +178,7 @@ class PrincipalSGD(nn.Module):
         modes = wider * (centred.flatten(1).T @ weights) / len(contexts) ** 0.5
         self.modes[:, : len(wider)] = modes.to(self.modes)
         rest = centred - (weights @ (weights.T @ centred.flatten(1))).view_as(centred)
-        left = self._seen(metric, rest).square().sum(1).mean(0)
+        left = self._fields(metric, rest.flatten(1).T).square().sum(0).mean(-1)
         self.noise.copy_(noise.double().clamp_min(_LEAST_NOISE))
         self.unexplained.copy_(self.noise + left)
         if bool((left < _NEGLIGIBLE).all()):
@@ -206,10 +205,10 @@ class PrincipalSGD(nn.Module):
             return design
         return torch.linalg.qr(design.to_dense(), mode="r").R
 
-    def _seen(self, metric: Tensor, contexts: Tensor) -> Tensor:
-        """M c (states, K, channels) of contexts (states, N, context_dim)."""
-        split = contexts.unflatten(2, (self.field.channels, -1)).movedim(2, 0).flatten(2)
-        return torch.stack([(metric @ part.T).T for part in split], dim=-1)
+    def _fields(self, design: Tensor, columns: Tensor) -> Tensor:
+        """A c of every channel (K, channels, n), for n columns c of contexts (N·context_dim, n)."""
+        channels = columns.unflatten(0, (len(self.poses), self.field.channels, -1)).unbind(1)
+        return torch.stack([design @ part.flatten(0, 1) for part in channels], dim=1)
 
     def reading(self) -> Tensor:
         """L⁺ (rank, N·context_dim): w = L⁺ (c − c₀), in the least-squares sense."""
