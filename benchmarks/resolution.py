@@ -110,7 +110,7 @@ def as_means(fine: xr.Dataset) -> tuple[Any, xr.Dataset]:
 
 def series(coarse: xr.Dataset, pde: Any) -> Tensor:
     """Trajectories on the fine grid, from the means over cells alone."""
-    found = np.stack(list(refined(coarse, pde, os.cpu_count() or 1)))
+    found = np.stack([frames for frames, _ in refined(coarse, pde, os.cpu_count() or 1)])
     return torch.from_numpy(found).double().movedim(-1, 2)
 
 

@@ -93,6 +93,7 @@ class KernelDynamicsConfig:
         cells: nodes of a solver's grid, along each axis, that are a cell of the data, where these are means
             over cells: trajectories are then refined by their equation. 1 takes them as they are; a run sets
             0 to what the data say.
+        waves: that are told between frames, where trajectories are refined; elsewhere a run sets 0.
     """
 
     trajectories: int = 24
@@ -102,6 +103,7 @@ class KernelDynamicsConfig:
     latitudes: int = 0
     longitudes: int = 0
     cells: int = 0
+    waves: int = 0
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ _MAY_BE_ZERO = frozenset(
         "degree",
         "blocks",
         "frames",
+        "waves",
         "latitudes",
         "longitudes",
         "seed",

@@ -537,6 +537,7 @@ def _dynamics(config: ForecasterConfig, encoder: nn.Module) -> LatentDynamics | 
         own.stride,
         own.modes,
         max(1, own.cells),
+        own.waves,
     )
 
 

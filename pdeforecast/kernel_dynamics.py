@@ -16,7 +16,7 @@ and far from everything that is remembered the flow leads to the mean state, so 
 norm a variable counts by how slowly it changes, for what is fast, such as the phase of a gravity wave, would
 make strangers of states that are alike.
 States are read on a grid, that of the training data if they had one, where latents show them, and written
-back as latents by the encoder. Between frames the path is a cubic.
+back as latents by the encoder. What lies between frames is in `between_frames.py`.
 
 Where little of a state is observed, the same harmonics are its prior: a turn multiplies a_m by a phase, so a
 prior that knows no longitude holds amplitudes of different m independent, a_mr ~ N(0, σ²_mr), and given
@@ -42,13 +42,24 @@ Sources: M. Reisert and H. Burkhardt, Learning equivariant functions with matrix
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from pdeforecast.between_frames import (
+    FAR,
+    BetweenFrames,
+    KeptTypes,
+    cubic,
+    drift,
+    heeded,
+    nodes,
+    on_frame,
+    through,
+)
 from pdeforecast.cells import means, offsets, shrinks, undone
 from pdeforecast.geometry import Geometry, rotation
 from pdeforecast.latents import Latents
@@ -82,12 +93,14 @@ _GRAINS = 127
 """The largest amplitude of a small mode, in units of the grain in which it is remembered."""
 _POLE = 1e-6
 """Degrees from a pole within which a latitude is the pole."""
+_LEAST_LEFT = 1e-6
+"""The least that modes are taken to leave of a variable, whose variance is about 1."""
 NOISE = 1e-6
 """Error variance with which states are encoded before their noise is learned: the flow reads fields, so
 directions of the contexts that no field value shows do no harm, and fine structure is kept."""
 
 
-class KernelDynamics(nn.Module):
+class KernelDynamics(KeptTypes):
     """Latents on the lattice, at any times.
 
     Args:
@@ -99,6 +112,7 @@ class KernelDynamics(nn.Module):
         stride: frames that one step of the flow spans.
         modes: zonal harmonics that are kept, with the profiles b in which states vary most.
         cells: c, nodes along each axis that are a cell of the data; 1 where they are values at nodes.
+        waves: that are told between frames.
 
     Raises:
         ValueError: on another geometry.
@@ -141,6 +155,7 @@ class KernelDynamics(nn.Module):
         stride: int,
         modes: int,
         cells: int = 1,
+        waves: int = 0,
     ) -> None:
         super().__init__()
         if geometry.domain != "rotating_sphere":
@@ -165,6 +180,7 @@ class KernelDynamics(nn.Module):
         self.register_buffer("large", torch.zeros(trajectories, frames, large, 2, dtype=torch.float16))
         self.register_buffer("small", torch.zeros(trajectories, frames, modes - large, 2, dtype=torch.int8))
         self.register_buffer("grain", torch.ones(modes - large))
+        self.between = BetweenFrames(waves, values) if waves else None
         self._weights: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
@@ -181,11 +197,7 @@ class KernelDynamics(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KernelDynamics":
         self._weights = None
-        # Amplitudes keep their types, whatever that of the networks.
-        kept = {name: buffer.dtype for name, buffer in self.named_buffers()}
         super()._apply(fn, recurse)
-        for name, buffer in self.named_buffers(recurse=False):
-            setattr(self, name, buffer.to(kept[name]))
         return self
 
     def lie_on(self, latitude: Tensor, longitude: Tensor) -> None:
@@ -193,8 +205,13 @@ class KernelDynamics(nn.Module):
         self.latitude.copy_(latitude)
         self.longitude.copy_(longitude)
 
-    def learn(self, fields: Tensor, gap: float) -> None:
-        """Remembers trajectories (S, T, V, latitudes, longitudes) of frames `gap` apart."""
+    def learn(self, fields: Tensor, gap: float, between: Iterable[Tensor] | None = None) -> None:
+        """Remembers trajectories (S, T, V, latitudes, longitudes) of frames `gap` apart.
+
+        Args:
+            between: of each trajectory, (T − 1, nodes, V, latitudes, longitudes), what it is at the `nodes`
+                between frames, if waves are to be told there.
+        """
         mean = fields.mean((0, 1, 4))
         self.weight.copy_(self._slowness(fields, fields - mean[..., None]))
         spectrum = torch.fft.rfft(self._weighed(fields - mean[..., None]), norm="forward").flatten(2, 3)
@@ -220,6 +237,25 @@ class KernelDynamics(nn.Module):
         rest = self._area() * (fields - self._fields(amplitudes)).square()
         self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
         self._weights = None
+        if self.between is not None and between is not None and fields.shape[1] > 4:
+            self.between.learn(map(self._off, amplitudes, between))
+
+    def _off(self, amplitudes: Tensor, between: Tensor) -> tuple[Tensor, Tensor]:
+        """What `BetweenFrames.learn` takes of a trajectory (T, modes) and of what is between its frames,
+        (T − 1, nodes, V, latitudes, longitudes)."""
+        turn, frames = self._angle() * self.wave, list(amplitudes)
+        # With a frame before each interval and two after it, and with three.
+        inner = range(1, len(frames) - 3)
+        path = torch.stack(
+            [torch.stack([through(frames[k - 1 : k + 3], 1 + s, turn) for s in nodes()]) for k in inner]
+        )
+        back = torch.stack([through(frames[k : k + 4], -1.0, turn) for k in inner])
+        before = self._fields(amplitudes[: len(inner)]) - self._fields(back)
+        off = torch.cat([before[:, None] / FAR, between[1:-2] - self._fields(path)], dim=1)
+        spectrum = torch.fft.rfft(off * self._fine(), norm="forward").flatten(-3, -2)
+        both = _both(torch.arange(int(self.wave[-1]) + 1)).to(off).sqrt()
+        seen = heeded(self.wave, self.size.double(), amplitudes[1:-2])
+        return torch.cat([seen[:-1], seen[1:]], dim=-1), spectrum[..., : len(both)] * both
 
     def untold(self, fields: Tensor) -> float:
         """The share of the mean square change over a frame of trajectories that the flow does not tell."""
@@ -252,7 +288,7 @@ class KernelDynamics(nn.Module):
         """
         if not len(times) or times[-1] == 0:
             return [latents for _ in times]
-        path = self._fields(self.path(self._amplitudes(self.seen(encoder, latents.contexts)), times))
+        path = self.path(self._amplitudes(self.seen(encoder, latents.contexts)), times)
         written = self._written(encoder, path.flatten(0, 1))
         later = iter(written.contexts.unflatten(0, path.shape[:2]).unbind(1))
         return [
@@ -436,12 +472,36 @@ class KernelDynamics(nn.Module):
         return torch.stack(parts).mean(0)
 
     def path(self, amplitudes: Tensor, times: Sequence[float]) -> Tensor:
-        """Amplitudes (batch, modes) at those of `times` that are not zero: (batch, times, modes)."""
+        """Fields (batch, times, V, latitudes, longitudes) at those of `times` that are not zero."""
         at = [time / float(self.gap) for time in times if time > 0]
         frames = [amplitudes]
         while len(frames) <= max(3, math.ceil(at[-1]) + 1):
             frames += self.carried(frames[-1])
-        return torch.stack([_cubic(frames, x) for x in at], dim=1)
+        angle = self._angle()
+        fields = self._fields(torch.stack([cubic(frames, x, angle * self.wave) for x in at], dim=1))
+        if self.between is not None:
+            for i, x in enumerate(at):
+                if not on_frame(x):
+                    fields[:, i] += self._waves_at(frames, x, angle)
+        return fields
+
+    def _angle(self) -> Tensor:
+        """θ, by which what is remembered turns from frame to frame."""
+        return drift(self.wave, self.remembered(), len(self.longitude))
+
+    def _waves_at(self, frames: Sequence[Tensor], x: float, angle: Tensor) -> Tensor:
+        """What lies off the cubic at a place x among frames, (batch, V, latitudes, longitudes)."""
+        assert self.between is not None
+        k = math.floor(x)
+        before, after = (heeded(self.wave, self.size.double(), frames[i]) for i in (k, k + 1))
+        off = self.between.off(before, after, x - k, k == 0, angle)
+        spectrum = off / _both(torch.arange(off.shape[-1])).to(off).sqrt()
+        fields = torch.fft.irfft(spectrum, n=len(self.longitude), norm="forward")
+        return fields.unflatten(1, (self.channels, -1)) / self._fine()
+
+    def _fine(self) -> Tensor:
+        """(V, latitudes, 1): what fields are multiplied by, that squares be in units of what modes leave."""
+        return self._area().sqrt() / (self.left.double() + _LEAST_LEFT).sqrt()[:, None, None]
 
     def carried(self, amplitudes: Tensor) -> list[Tensor]:
         """Amplitudes (batch, modes) after 1 … stride frames, each Φ_j."""
@@ -798,13 +858,3 @@ def waves_on(longitudes: int) -> int:
 def _both(wave: Any) -> Any:
     """How often a wave number counts in a sum over all of them, negative ones as well."""
     return 2.0 - 1.0 * (wave == 0)
-
-
-def _cubic(frames: Sequence[Tensor], x: float) -> Tensor:
-    """What lies at a place x among frames 0, 1, …: on a frame that frame, else a cubic through four."""
-    if abs(x - round(x)) < 1e-6:
-        return frames[round(x)]
-    first = max(0, min(math.floor(x) - 1, len(frames) - 4))
-    nodes = range(first, first + 4)
-    weights = [math.prod((x - k) / (i - k) for k in nodes if k != i) for i in nodes]
-    return torch.stack([w * frames[i] for i, w in zip(nodes, weights, strict=True)]).sum(0)

@@ -122,7 +122,8 @@ def begin(
         # What lies between the cells needs more latents, that hold more, and more modes.
         if cells > 1:
             field = replace(field, latents=field.latents * cells, degree=field.degree + 1)
-        dynamics = replace(dynamics, cells=cells, modes=dynamics.modes * (1 + cells) // 2)
+        waves = dynamics.waves if cells > 1 else 0
+        dynamics = replace(dynamics, cells=cells, waves=waves, modes=dynamics.modes * (1 + cells) // 2)
         dynamics = _remembering(dynamics, field, ds, grid)
     elif "dynamics.step" not in settings and len(times) > 1 and times[1] > times[0]:
         dynamics = replace(dynamics, step=times[1] - times[0])
@@ -289,8 +290,8 @@ def budget_of(folder: Path) -> float:
     return float(read_plain(folder / "run.json").get("budget", 0.0))
 
 
-def trajectories(ds: xr.Dataset, model: Forecaster) -> Trajectories:
-    """The training data of `model` in `ds`."""
+def trajectories(ds: xr.Dataset, model: Forecaster, between: xr.Dataset | None = None) -> Trajectories:
+    """The training data of `model` in `ds`, and what they are `between` frames, where that is known."""
     config = model.config
     large = sum(ds[name].nbytes for name in config.variables if name in ds) > _IN_MEMORY
     times, points, values = (stream if large else trajectory_values)(ds, model.geometry, config.variables)
@@ -309,7 +310,14 @@ def trajectories(ds: xr.Dataset, model: Forecaster) -> Trajectories:
         held = static_samples(ds, model.geometry, config.statics)
         static_points, statics, static_measure = held.points, held.values.double(), held.measure
     return Trajectories(
-        tuple(times), points, measure(ds, model.geometry), values, static_points, static_measure, statics
+        tuple(times),
+        points,
+        measure(ds, model.geometry),
+        values,
+        static_points,
+        static_measure,
+        statics,
+        None if between is None else trajectories(between, model),
     )
 
 

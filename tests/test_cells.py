@@ -100,10 +100,10 @@ def test_a_series_of_means_tells_what_lies_between(flows: tuple[xr.Dataset, xr.D
     coarse, fine = flows
     pde = equation_of_means(coarse)
     assert pde == TINY
-    found = refined_dataset(coarse, pde, list(refined(coarse, pde, 1)))
+    found = refined_dataset(coarse, pde, [frames for frames, _ in refined(coarse, pde, 1)])
     assert found.attrs[CELLS] == 2 and found.vorticity.shape == fine.vorticity.shape
     np.testing.assert_array_equal(found.latitude, fine.latitude)
-    (alone,) = refined(coarse.isel(sample=1, drop=True), pde, 1)
+    ((alone, _),) = refined(coarse.isel(sample=1, drop=True), pde, 1)
     np.testing.assert_array_equal(alone[..., 1], found.vorticity.values[1])
 
     def error(field: np.ndarray) -> np.ndarray:
@@ -114,6 +114,32 @@ def test_a_series_of_means_tells_what_lies_between(flows: tuple[xr.Dataset, xr.D
     series = error(found.vorticity.values)
     assert series[0] == pytest.approx(alone[0], rel=1e-3)
     assert series[-1] < 0.2 * alone[-1] and bool((np.diff(series) < 0).all())
+
+
+def test_between_frames_lies_the_solution_from_the_frame_before(
+    flows: tuple[xr.Dataset, xr.Dataset],
+) -> None:
+    """At the end of an interval it is the next frame, but for what that was told; half-way it is nearer."""
+    coarse, _ = flows
+    places = (0.5, 1 - 1e-9)
+    ((path, between),) = refined(coarse.isel(sample=0, drop=True), TINY, 1, places)
+    assert len(between) == 2 * (len(path) - 1)
+    half, end = (torch.from_numpy(between[i::2]).double().movedim(-1, 1) for i in (0, 1))
+    frames = torch.from_numpy(path).double().movedim(-1, 1)
+    seen = torch.stack([torch.from_numpy(coarse[name].values[0]).double() for name in TINY.variables], dim=1)
+    expected = end + undone(seen[1:] - means(end, 2), 2)
+    for v in range(3):
+        torch.testing.assert_close(
+            frames[1:, v], expected[:, v], rtol=0, atol=1e-5 * float(expected[:, v].abs().max())
+        )
+    ds = refined_dataset(coarse.isel(sample=[0]), TINY, [between], places)
+    assert ds.sizes["time"] == len(between) and float(ds.time[0]) == pytest.approx(
+        0.5 * float(coarse.time[0] + coarse.time[1])
+    )
+    nearer = (half[1:, 1] - frames[1:-1, 1]).square().mean() < (
+        frames[2:, 1] - frames[1:-1, 1]
+    ).square().mean()
+    assert bool(nearer)
 
 
 @pytest.mark.parametrize("spoilt", ["equation", "parameters", "latitude", "gap", "values at nodes"])
@@ -144,7 +170,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> pf.Forecaster:
     typed += ["--set", "field.latents=96", "--set", "dynamics.modes=200"]
     assert main([*typed, "--set", "dynamics.cells=3"]) == 2
     assert main(typed) == 0
-    assert not (folder / "run" / "refined.nc").exists()
+    assert not list((folder / "run").glob("*.nc"))
     return pf.load(folder / "run")
 
 

@@ -1,7 +1,7 @@
 """`bench horizon`: rollouts to five times the time that a model was trained on, and times between frames.
 
-At every frame and half-way between frames, up to five trained horizons after the state: the error, and beside
-the truth's
+At every frame that a contestant was trained on and half-way between these, up to five trained horizons after
+the state: the error, and beside the truth's
 
     rms      the root mean square: 1 is alive, 0 asleep, beyond 2 or not a number has blown up
     mean     in units of the truth's rms; many equations conserve it
@@ -50,7 +50,7 @@ def cases(study: Study) -> list[Case]:
     longest = study.horizon()
 
     def measure(method: Method, seed: int) -> list[Row]:
-        truth = study.truth(seed, dense(study.pde(), longest))
+        truth = study.truth(seed, dense(study.pde(), longest, study.gap()))
         try:
             return rows_of(reached(method, truth, longest), truth, longest)
         except ForecastError as error:
@@ -59,10 +59,10 @@ def cases(study: Study) -> list[Case]:
     return study.cases(measure, trained=longest)
 
 
-def dense(pde: PDE, longest: float) -> PDE:
-    """The equation with its frames, and times half-way between them, to five times a horizon."""
+def dense(pde: PDE, longest: float, gap: float) -> PDE:
+    """The equation with frames `gap` apart, and times half-way between them, to five times a horizon."""
     own: Any = pde
-    half = pde.interval / 2
+    half = gap / 2
     return replace(own, interval=half, frames=1 + math.floor(MULTIPLES[-1] * longest / half + SAME_TIME))
 
 

@@ -134,6 +134,12 @@ class Study:
         known = [float(card_of(method).get("horizon", 0.0)) for method in self.methods]
         return max(known, default=0.0) or (TRAIN_FRAMES - 1) * self.pde().interval
 
+    def gap(self) -> float:
+        """The shortest time between frames that a contestant was trained on; if nobody knows, the truth's."""
+        told = [card_of(method).get("data", {}).get("parameters", "{}") for method in self.methods]
+        known = [json.loads(parameters).get("interval") for parameters in told]
+        return min([gap for gap in known if gap], default=self.pde().interval)
+
     def _provenance(self) -> Mapping[str, Any]:
         """What is known of the data: of the file that is given, else of a model's training."""
         for path in (self.data, self.train):

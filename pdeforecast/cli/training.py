@@ -9,6 +9,7 @@ from typing import Any
 import xarray as xr
 
 from pdeforecast import defaults, logs, parallel, run
+from pdeforecast.between_frames import nodes
 from pdeforecast.cli.arguments import device_of, one_of, pairs, provenance_of
 from pdeforecast.config import KernelDynamicsConfig, override
 from pdeforecast.errors import UsageError
@@ -20,6 +21,8 @@ from pdeforecast.trajectory import geometry_of, grid_dims, open_dataset, save_da
 
 REFINED = "refined.nc"
 """In the folder of a run: what its training data are between their cells."""
+BETWEEN = "between.nc"
+"""Likewise: what they are there between their frames."""
 
 
 def train(options: argparse.Namespace) -> None:
@@ -34,13 +37,13 @@ def _trained(options: argparse.Namespace) -> None:
     first, start = parallel.rank() == 0, time.monotonic()
     if options.resume:
         progress, budget = _resumed(options)
-        ds = _to_learn(options, progress.model.config.dynamics, first)
+        ds, between = _to_learn(options, progress.model.config.dynamics, first)
     else:
         run.check_new(options.output)
-        ds = _to_learn(options, _dynamics(options), first)
+        ds, between = _to_learn(options, _dynamics(options), first)
         progress, budget = _begun(options, ds)
     refined_in = time.monotonic() - start
-    data = run.trajectories(ds, progress.model)
+    data = run.trajectories(ds, progress.model, between)
     if not options.resume:
         progress, lines = _fitted(options, ds, progress, data, budget)
         if first:
@@ -71,21 +74,25 @@ def _trained(options: argparse.Namespace) -> None:
     if board is not None:
         board.close()
     if first:
-        (options.output / REFINED).unlink(missing_ok=True)
+        for made in (REFINED, BETWEEN):
+            (options.output / made).unlink(missing_ok=True)
         print(f"trained: {options.output / 'model.safetensors'}")
 
 
-def _to_learn(options: argparse.Namespace, dynamics: Any, first: bool) -> xr.Dataset:
-    """The training data; for a model that remembers them, as they are between the means over cells they hold.
+def _to_learn(
+    options: argparse.Namespace, dynamics: Any, first: bool
+) -> tuple[xr.Dataset, xr.Dataset | None]:
+    """The training data; for a model that remembers means over cells, as they are between these, and what
+    they are between their frames.
 
     What was refined is kept in the folder of the run until that ends.
     """
     ds = open_dataset(options.data)
     if not isinstance(dynamics, KernelDynamicsConfig) or dynamics.cells == 1:
-        return ds
+        return ds, None
     pde = equation_of_means(ds)
     if pde is None and dynamics.cells == 0:
-        return ds
+        return ds, None
     held = 1 if pde is None else getattr(pde, "coarsen", 1)
     if pde is None or dynamics.cells not in (0, held):
         raise UsageError(
@@ -93,19 +100,21 @@ def _to_learn(options: argparse.Namespace, dynamics: Any, first: bool) -> xr.Dat
             f"equation that they name, without gaps; came {held} × {held}.",
             f"Type `--set dynamics.cells={held}`.",
         )
-    kept = options.output / REFINED
+    kept, inner = options.output / REFINED, options.output / BETWEEN
     # What another run left is of other data.
-    if first and not (options.resume and kept.exists()):
+    if first and not (options.resume and kept.exists() and inner.exists()):
         some = ds.isel(sample=slice(dynamics.trajectories)) if "sample" in ds.dims else ds
         made = []
         with logs.bar(total=some.sizes.get("sample", 1), unit="trajectory", desc="refining") as bar:
-            for values in refined(some, pde, os.cpu_count() or 1):
+            for values in refined(some, pde, os.cpu_count() or 1, nodes()):
                 made.append(values)
                 bar.update()
+        frames, between = zip(*made, strict=True)
         options.output.mkdir(parents=True, exist_ok=True)
-        save_dataset(refined_dataset(some, pde, made), kept, overwrite=True)
+        save_dataset(refined_dataset(some, pde, frames), kept, overwrite=True)
+        save_dataset(refined_dataset(some, pde, between, nodes()), inner, overwrite=True)
     parallel.wait()
-    return open_dataset(kept)
+    return open_dataset(kept), open_dataset(inner)
 
 
 def _dynamics(options: argparse.Namespace) -> Any:

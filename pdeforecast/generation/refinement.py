@@ -8,7 +8,7 @@ what its means lack,
 
 with the flow Φ over a frame, the means M over cells and their inverse I (`cells.py`), from x₀ = I y₀. What
 was not known at first is forgotten, as fast as small scales follow large ones
-(`python benchmarks/resolution.py`).
+(`python benchmarks/resolution.py`). What the solution is between frames is kept, too: no frame tells it.
 
 Source: A. Azouani, E. Olson and E. S. Titi, Continuous data assimilation using general interpolant
 observables, J. Nonlinear Sci. 24 (2014) 277.
@@ -18,6 +18,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,12 +55,16 @@ def equation_of_means(ds: xr.Dataset) -> PDE | None:
     return pde if whole and getattr(pde, "coarsen", 1) > 1 else None
 
 
-def refined(ds: xr.Dataset, pde: PDE, jobs: int) -> Iterator[NDArray[np.float32]]:
-    """Each trajectory of `ds` on the grid of the solver, (T, latitudes, longitudes, V), one after another.
+def refined(
+    ds: xr.Dataset, pde: PDE, jobs: int, places: Sequence[float] = ()
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Each trajectory of `ds` on the grid of the solver, one after another: its frames (T, latitudes,
+    longitudes, V), and what it is between them, ((T − 1)·places, latitudes, longitudes, V).
 
     Args:
         pde: what `equation_of_means` found.
         jobs: processes at most.
+        places: between frames, in units of the time from one to the next, in rising order.
 
     Raises:
         DivergedError: if a solution leaves the finite numbers.
@@ -67,16 +72,20 @@ def refined(ds: xr.Dataset, pde: PDE, jobs: int) -> Iterator[NDArray[np.float32]
     ds = ds if "sample" in ds.dims else ds.expand_dims("sample")
     order = ["sample", "time", *grid_dims(GEOMETRIES[pde.geometry])]
     seen = np.stack([ds[name].transpose(*order).values for name in pde.variables], axis=2)
-    one = partial(_trajectory, pde, torch.from_numpy(seen), times_of(ds))
+    one = partial(_trajectory, pde, torch.from_numpy(seen), times_of(ds), places)
     return shared(one, range(len(seen)), jobs)
 
 
-def refined_dataset(ds: xr.Dataset, pde: PDE, values: Sequence[NDArray[np.float32]]) -> xr.Dataset:
-    """The refined trajectories as `ds` would hold them."""
+def refined_dataset(
+    ds: xr.Dataset, pde: PDE, values: Sequence[NDArray[np.float32]], places: Sequence[float] = ()
+) -> xr.Dataset:
+    """The refined trajectories, or what they are at the `places` between frames, as `ds` would hold them."""
     own: Any = pde
     units = {name: pde.units[name] for name in pde.variables}
     attrs = {**ds.attrs, CELLS: own.coarsen}
     axes, times = _on_own_grid(pde).coordinates(), times_of(ds)
+    if places:
+        times = [before + s * (after - before) for before, after in pairwise(times) for s in places]
     space = GEOMETRIES[pde.geometry]
     fine = to_dataset(np.stack(values), space, units, axes, times, "time", pde.units.get("time", "1"), attrs)
     return fine.assign_coords(sample=ds["sample"]) if "sample" in ds.coords else fine
@@ -87,17 +96,25 @@ def _on_own_grid(pde: PDE) -> PDE:
     return replace(own, coarsen=1)
 
 
-def _trajectory(pde: PDE, seen: Tensor, times: Sequence[float], index: int) -> NDArray[np.float32]:
+def _trajectory(
+    pde: PDE, seen: Tensor, times: Sequence[float], places: Sequence[float], index: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     own: Any = pde
     axes, names = _on_own_grid(pde).coordinates(), pde.variables
-    path = []
+    path, between = [], []
     with one_thread():
         known = seen[index].double()
         state = undone(known[0], own.coarsen)
         path.append(state)
         for before, after, told in zip(times, times[1:], known[1:], strict=False):
-            (forecast,) = frames(pde, dict(zip(names, state, strict=True)), [after - before], axes)
-            forecast = forecast.movedim(-1, 0)
+            stops = [s * (after - before) for s in (*places, 1.0)]
+            *inner, forecast = (
+                frame.movedim(-1, 0)
+                for frame in frames(pde, dict(zip(names, state, strict=True)), stops, axes)
+            )
+            between += inner
             state = forecast + undone(told - means(forecast, own.coarsen), own.coarsen)
             path.append(state)
-    return torch.stack(path).movedim(1, -1).float().numpy()
+    made = (torch.stack(path), torch.stack(between) if between else state.new_zeros(0, *state.shape))
+    whole, inside = (part.movedim(1, -1).float().numpy() for part in made)
+    return whole, inside

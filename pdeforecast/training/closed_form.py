@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from pdeforecast.between_frames import nodes
 from pdeforecast.config import DynamicsConfig
 from pdeforecast.dynamics import LatentDynamics
 from pdeforecast.forecaster import Forecaster
@@ -84,7 +85,12 @@ def remember(model: Forecaster, data: Trajectories) -> float:
     assert isinstance(dynamics, KernelDynamics)
     count, frames = dynamics.large.shape[:2]
     fields = torch.stack([_on_grid(model, data, i)[:frames] for i in range(count)])
-    dynamics.learn(fields, (data.times[frames - 1] - data.times[0]) / (frames - 1))
+    gap, inner = (data.times[frames - 1] - data.times[0]) / (frames - 1), data.between
+    between = None
+    if inner is not None:
+        paths = (_on_grid(model, inner, i).unflatten(0, (-1, len(nodes()))) for i in range(count))
+        between = (path[: frames - 1] for path in paths)
+    dynamics.learn(fields, gap, between)
     return dynamics.untold(fields)
 
 

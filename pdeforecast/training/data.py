@@ -23,6 +23,7 @@ class Trajectories:
         static_points: (K, point_dim).
         static_measure: (K,), likewise.
         statics: (1 or S, K, statics).
+        between: the same trajectories at the `between_frames.nodes` between frames, if these are known.
     """
 
     times: tuple[float, ...]
@@ -32,6 +33,7 @@ class Trajectories:
     static_points: Tensor
     static_measure: Tensor
     statics: Tensor
+    between: "Trajectories | None" = None
 
 
 def normalise(model: Forecaster, data: Trajectories) -> None:

@@ -462,7 +462,8 @@ def test_growth_beyond_the_horizon(flow: xr.Dataset) -> None:
     short = horizon.rows_of(horizon.reached(Growing(flow, 1.5), flow, 0.6), flow, 0.6)
     assert np.isfinite(curve(short[0], "l2_by_lead")).tolist() == [True, True, False, False]
     assert horizon.between(range(6), torch.tensor([0.0, 9, 1, 2, 3, 9]), 4.0) == pytest.approx(1.0)
-    assert len(horizon.dense(make("navier-stokes", {"interval": 1.0}), 9.0).times()) == 91
+    assert len(horizon.dense(make("navier-stokes", {"interval": 1.0}), 9.0, 1.0).times()) == 91
+    assert len(horizon.dense(make("navier-stokes", {"interval": 1.0}), 9.0, 0.25).times()) == 361
 
 
 def test_horizon_on_the_command_line(known: Path, tmp_path: Path) -> None:

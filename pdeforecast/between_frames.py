@@ -1,0 +1,254 @@
+"""What lies between the frames of a path on the rotating sphere.
+
+Seen from axes that turn with the flow, by θ from frame to frame, fields change slowly, and a cubic through
+four frames tells what lies between them. With the zonal amplitudes a_m of frames 0, 1, … at a place x among
+them and the weights ℓ of Lagrange,
+
+    a_m(x) = Σ_k ℓ_k(x) e^{imθ(x − k)} a_m(k).
+
+What it misses is faster than frames tell, such as gravity waves, and no interpolation finds it. Solutions of
+the equation from each frame (`generation/refinement.py`) show it, and it is, for each wave number m, a linear
+function of the amplitudes of the two frames beside, in units of their spread σ: at s between frames k and
+k + 1
+
+    r_m(s) = Σ_q φ_q τ_q(s) ψ_q · (a_m(k), a_m(k + 1)) / σ,
+
+waves q with a profile φ over latitudes and a course τ, a polynomial in s that vanishes on frames. Ridge
+regression gives one tensor (amplitudes, courses, profiles) for each m; the terms of its canonical polyadic
+decomposition, by alternating least squares from Jennrich's algorithm, are the waves. A turn of the world by α
+multiplies both sides by e^{−imα}.
+
+The first interval has no frame before it. The cubic through the four after it then goes on backward, and how
+far the frame before lies off it, over 16, is one more number of a course.
+
+Sources: S. E. Leurgans, R. T. Ross and R. B. Abel, A decomposition for three-way arrays, SIAM J. Matrix Anal.
+Appl. 14 (1993) 1064 (Jennrich's algorithm); T. G. Kolda and B. W. Bader, Tensor decompositions and
+applications, SIAM Review 51 (2009) 455 (section 3.4, alternating least squares).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+_NODES = 11
+"""Places in an interval that a course is known at."""
+_HEEDED = 80
+"""Amplitudes of each wave number that waves are told by, the largest."""
+_RIDGE = 1e-5
+"""Of the regression, in units of the mean square of an amplitude."""
+_JITTER = 1e-9
+"""Of normal equations, in units of their largest diagonal element."""
+_SWEEPS = 60
+"""Of alternating least squares."""
+_NEWTON = 4
+"""Steps to the turn that fits best, from the nearest of many."""
+FAR = 16
+"""By which the frame before the first is brought near in courses: it counts for as little between frames."""
+_ON_FRAME = 1e-6
+
+
+class KeptTypes(nn.Module):
+    """A module whose own buffers keep their types, whatever that of the networks."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KeptTypes":
+        kept = {name: buffer.dtype for name, buffer in self.named_buffers(recurse=False)}
+        super()._apply(fn, recurse)
+        for name, dtype in kept.items():
+            setattr(self, name, getattr(self, name).to(dtype))
+        return self
+
+
+class BetweenFrames(KeptTypes):
+    """The path between frames.
+
+    Args:
+        waves: Q.
+        values: V·latitudes, of a profile.
+
+    Attributes:
+        wave: (Q,), m.
+        heed: ψ (Q, 2, heeded, 2), real and imaginary parts.
+        course: τ (Q, 1 + nodes, 2): how far the frame before the first lies off, over 16, and at the nodes.
+        profile: φ (Q, V·latitudes, 2), of length 1.
+        strength: (Q,), what φ is multiplied by.
+    """
+
+    wave: Tensor
+    heed: Tensor
+    course: Tensor
+    profile: Tensor
+    strength: Tensor
+
+    def __init__(self, waves: int, values: int) -> None:
+        super().__init__()
+        self.register_buffer("wave", torch.zeros(waves, dtype=torch.long))
+        self.register_buffer("heed", torch.zeros(waves, 2, _HEEDED, 2, dtype=torch.float16))
+        self.register_buffer("course", torch.zeros(waves, 1 + _NODES, 2, dtype=torch.float16))
+        self.register_buffer("profile", torch.zeros(waves, values, 2, dtype=torch.float16))
+        self.register_buffer("strength", torch.zeros(waves))
+
+    def learn(self, seen: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Finds the waves that matter most.
+
+        Args:
+            seen: of each trajectory, `heeded` of the two frames beside intervals (intervals, wave numbers,
+                2 heeded) and what lies off the cubic, as a course has it (intervals, 1 + nodes, V·latitudes,
+                wave numbers),
+                each part in such units, and of each wave number so much, that squares may be added.
+        """
+        squares, products = torch.zeros(()), torch.zeros(())
+        for amplitudes, off in seen:
+            told = amplitudes.transpose(0, 1)
+            squares = squares + told.mH @ told / len(amplitudes)
+            products = products + told.mH @ off.movedim(-1, 0).flatten(2) / len(amplitudes)
+        doubt = _RIDGE * torch.eye(squares.shape[-1]).to(squares)
+        factors = torch.linalg.cholesky(squares + doubt)
+        tensors = torch.linalg.solve_triangular(factors, products, upper=False)
+        size = torch.linalg.svdvals(tensors)
+        threshold = size.flatten().sort(descending=True).values[: len(self.wave)][-1]
+        ranks = (size >= threshold.clamp_min(1e-12)).sum(-1).clamp_max(self.profile.shape[1])
+        start = 0
+        for m, rank in enumerate(ranks.tolist()):
+            if not rank:
+                continue
+            heed, course, profile = decomposed(tensors[m].unflatten(-1, (1 + _NODES, -1)), rank)
+            heed = torch.linalg.solve_triangular(factors[m].mH, heed, upper=True)
+            strength = profile.abs().square().sum(0).sqrt()
+            own = slice(start, start + rank)
+            self.wave[own], self.strength[own] = m, strength
+            self.heed[own] = torch.view_as_real(heed.T.unflatten(1, (2, -1)))
+            self.course[own] = torch.view_as_real(course.T.contiguous())
+            self.profile[own] = torch.view_as_real((profile / strength).T.contiguous())
+            start += rank
+
+    def off(self, before: Tensor, after: Tensor, place: float, first: bool, angle: Tensor) -> Tensor:
+        """r (batch, V·latitudes, wave numbers) from `heeded` of two frames, (batch, wave numbers, heeded).
+
+        Args:
+            place: s, in [0, 1].
+            first: whether no frame lies before.
+            angle: θ.
+        """
+        heed, course, profile = (
+            torch.view_as_complex(part.double()) for part in (self.heed, self.course, self.profile)
+        )
+        weights = course.new_tensor(_lagrange([0.0, *nodes(), 1.0], place)[1:-1])
+        size = course[:, 1:] @ weights
+        if first:
+            # The frame before would have turned with the others.
+            turned = torch.polar(
+                torch.ones_like(self.wave, dtype=angle.dtype), self.wave * angle * (place + 1)
+            )
+            size = size + FAR * _before(place) * turned * course[:, 0]
+        told = torch.stack([before, after], dim=2)[:, self.wave]
+        size = torch.einsum("bqkh,qkh->bq", told, heed) * (size * self.strength)
+        waves = size[..., None] * profile
+        r = waves.new_zeros(len(before), before.shape[1], profile.shape[1])
+        return r.index_add(1, self.wave, waves).mT
+
+
+def drift(wave: Tensor, amplitudes: Tensor, turns: int) -> Tensor:
+    """θ, in radians, by which frames (S, T, modes) of trajectories are best turned onto the ones after them.
+
+    Args:
+        wave: (modes,), m of each amplitude.
+        turns: longitudes of the grid.
+    """
+    alike = (amplitudes[:, :-1].conj() * amplitudes[:, 1:]).sum((0, 1)) * (wave > 0)
+    count = 16 * turns
+    spectrum = alike.new_zeros(count // 2 + 1).index_add(0, wave, alike)
+    best = int(torch.fft.irfft(spectrum.conj(), n=count).argmax())
+    angle = alike.real.new_tensor(2 * math.pi * (best - count * (best > count // 2)) / count)
+    for _ in range(_NEWTON):
+        turned = alike * torch.polar(torch.ones_like(alike.real), -angle * wave)
+        bend = (wave.square() * turned.real).sum()
+        angle = angle + (wave * turned.imag).sum() / bend.clamp_min(1e-300)
+    return angle
+
+
+def heeded(wave: Tensor, size: Tensor, amplitudes: Tensor) -> Tensor:
+    """Of amplitudes (…, modes) the largest of every wave number, in units of their spread: (…, wave numbers,
+    heeded).
+
+    Args:
+        wave, size: (modes,), m and σ of each; m in rising order.
+    """
+    found = amplitudes.new_zeros(*amplitudes.shape[:-1], int(wave[-1]) + 1, _HEEDED)
+    for m in wave.unique().tolist():
+        own = (wave == m).nonzero().flatten()
+        own = own[size[own].argsort(descending=True, stable=True)][:_HEEDED]
+        found[..., m, : len(own)] = amplitudes[..., own] / size[own]
+    return found
+
+
+def nodes() -> list[float]:
+    """s of the places in an interval at which courses are known: with its ends, Chebyshev points."""
+    return [0.5 - 0.5 * math.cos(math.pi * j / (_NODES + 1)) for j in range(1, _NODES + 1)]
+
+
+def cubic(frames: Sequence[Tensor], x: float, turn: Tensor) -> Tensor:
+    """Amplitudes at a place x among frames 0, 1, …: on a frame that frame, else a cubic through four.
+
+    Args:
+        frames: each (…, modes).
+        turn: mθ, (modes,).
+    """
+    if on_frame(x):
+        return frames[round(x)]
+    first = max(0, min(math.floor(x) - 1, len(frames) - 4))
+    return through(frames[first : first + 4], x - first, turn)
+
+
+def through(frames: Sequence[Tensor], x: float, turn: Tensor) -> Tensor:
+    """Amplitudes at x, anywhere, on the polynomial through all frames 0, 1, …; arguments as in `cubic`."""
+    weights = _lagrange([float(k) for k in range(len(frames))], x)
+    parts = [w * torch.polar(torch.ones_like(turn), turn * (x - k)) for k, w in enumerate(weights)]
+    return torch.stack([part * frame for part, frame in zip(parts, frames, strict=True)]).sum(0)
+
+
+def on_frame(x: float) -> bool:
+    """Whether a place among frames is one of them."""
+    return abs(x - round(x)) < _ON_FRAME
+
+
+def decomposed(tensor: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors A (I, R), B (J, R), C (K, R) of a tensor (I, J, K) ≈ Σ_r A_ir B_jr C_kr; those of A and B have
+    length 1; R ≤ K."""
+    _, courses, columns = tensor.shape
+    left, size, right = torch.linalg.svd(tensor.flatten(1), full_matrices=False)
+    core = (size[:rank, None] * right[:rank]).view(-1, courses, columns)
+    draw = torch.Generator().manual_seed(0)
+    mixed = torch.randn(2, courses, dtype=torch.complex128, generator=draw).to(tensor)
+    one, other = torch.einsum("xj,rjk->xrk", mixed, core)
+    _, turn = torch.linalg.eig(one @ torch.linalg.pinv(other))
+    parted = torch.linalg.solve(turn, core.flatten(1)).view_as(core)
+    short, value, long = torch.linalg.svd(parted, full_matrices=False)
+    a, b, c = left[:, :rank] @ turn, short[:, :, 0].T, (value[:, :1] * long[:, 0]).T
+    for _ in range(_SWEEPS):
+        a = _unit(_solved(tensor.flatten(1), b, c))
+        b = _unit(_solved(tensor.transpose(0, 1).flatten(1), a, c))
+        c = _solved(tensor.movedim(2, 0).flatten(1), a, b)
+    return a, b, c
+
+
+def _solved(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """X of the least squares matrix ≈ X (A ⊙ B)ᵀ, with the column-wise products ⊙ of Khatri and Rao."""
+    normal = (a.mH @ a) * (b.mH @ b)
+    doubt = _JITTER * normal.diagonal().real.amax() * torch.eye(len(normal)).to(normal)
+    products = (a[:, None] * b).flatten(0, 1)
+    return torch.linalg.solve(normal + doubt, products.mH @ matrix.mT).mT
+
+
+def _unit(factor: Tensor) -> Tensor:
+    return factor / factor.abs().square().sum(0).sqrt().clamp_min(1e-300)
+
+
+def _lagrange(places: Sequence[float], x: float) -> list[float]:
+    return [math.prod((x - k) / (i - k) for k in places if k != i) for i in places]
+
+
+def _before(s: float) -> float:
+    """The weight of the frame before an interval in the cubic through it and the three after it."""
+    return _lagrange([-1.0, 0.0, 1.0, 2.0], s)[0]

@@ -1,0 +1,148 @@
+"""Between frames: closed forms, exact recovery, equivariance, and waves that are faster than frames."""
+
+import math
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from pdeforecast.between_frames import cubic, decomposed, drift, heeded, nodes, on_frame, through
+from pdeforecast.geometry import GEOMETRIES
+from pdeforecast.kernel_dynamics import KernelDynamics
+
+SPACE = GEOMETRIES["rotating_sphere"]
+LATITUDES, LONGITUDES, FRAMES, GAP = 12, 24, 9, 1.0
+ACROSS = torch.linspace(-1, 1, LATITUDES, dtype=torch.float64)
+AROUND = torch.arange(LONGITUDES, dtype=torch.float64) * (2 * math.pi / LONGITUDES)
+
+
+def random(seed: int) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def noise(draw: Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.complex128, generator=draw)
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("shape", [(20, 6, 40), (9, 3, 15)])
+def test_a_tensor_of_few_terms_is_found_again(shape: tuple[int, int, int]) -> None:
+    factors = [noise(random(i), n, 7) for i, n in enumerate(shape)]
+    tensor = torch.einsum("ir,jr,kr->ijk", *factors)
+    a, b, c = decomposed(tensor, 7)
+    close(torch.einsum("ir,jr,kr->ijk", a, b, c), tensor, 1e-6)
+    ones = torch.ones(7, dtype=torch.float64)
+    for factor in (a, b):
+        close(factor.abs().square().sum(0), ones, 1e-10)
+    # Up to order and phase the terms themselves, too.
+    found = a / a.abs().square().sum(0).sqrt()
+    known = factors[0] / factors[0].abs().square().sum(0).sqrt()
+    assert float((found.mH @ known).abs().amax(0).min()) > 1 - 1e-6
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.0123, -0.4, 2.9])
+def test_frames_in_solid_rotation_drift_by_its_angle(angle: float) -> None:
+    wave = torch.arange(6).repeat_interleave(2)
+    first = noise(random(0), 3, 1, 12)
+    turns = torch.exp(1j * angle * wave.double() * torch.arange(5)[:, None])
+    close(drift(wave, first * turns, LONGITUDES), torch.tensor(angle, dtype=torch.float64), 1e-10)
+
+
+def test_what_does_not_turn_does_not_drift() -> None:
+    flat = noise(random(0), 3, 4, 5)
+    assert float(drift(torch.zeros(5, dtype=torch.long), flat, LONGITUDES)) == 0.0
+
+
+@pytest.mark.parametrize("x", [0.0, 0.3, 1.5, 2.0, 3.99, 5.5])
+def test_between_frames_lies_a_cubic_that_turns(x: float) -> None:
+    turn = torch.tensor([0.0, 0.3, 2.5], dtype=torch.float64)
+    parts = noise(random(1), 4, 3)
+
+    def at(x: float) -> Tensor:
+        return sum(parts[p] * (x - 2) ** p for p in range(4)) * torch.exp(1j * turn * x)
+
+    frames = [at(float(k)) for k in range(7)]
+    close(cubic(frames, x, turn), at(x), 1e-12)
+    close(through(frames[1:5], x - 1, turn), at(x), 1e-10)
+
+
+def test_the_largest_amplitudes_are_heeded() -> None:
+    wave = torch.cat([torch.zeros(100, dtype=torch.long), torch.ones(3, dtype=torch.long)])
+    size = torch.rand(103, generator=random(0)) + 0.1
+    told = heeded(wave, size, size * torch.arange(103.0, dtype=torch.float64).to(torch.complex128))
+    count = told.shape[-1]
+    largest = size[:100].argsort(descending=True)[:count]
+    close(told[0].real, largest.double(), 1e-6)
+    assert set(told[1, :3].real.round().tolist()) == {100.0, 101.0, 102.0} and not told[1, 3:].any()
+
+
+def flows(seed: int, count: int, times: Tensor) -> Tensor:
+    """Fields (count, times, 2, latitudes, longitudes): a slow pattern that turns, and waves of one to
+    five frames, which two frames tell, but no cubic."""
+    draw = random(seed)
+    fields = torch.zeros(count, len(times), 2, LATITUDES, LONGITUDES, dtype=torch.float64)
+    for m in range(1, 4):
+        ring = torch.exp(1j * m * AROUND)
+        shapes = torch.stack([1 - ACROSS**2, ACROSS * (1 - ACROSS**2)]) + 0j
+        slow = (noise(draw, count, 2) @ shapes)[:, None, None, :, None]
+        turned = torch.exp(-0.2j * m * times)[:, None, None, None]
+        fields += (slow * turned * ring).real
+        for j, rate in enumerate((1.3, 2.9, -2.1)):
+            across = (math.pi * (j + 1) * (ACROSS + 1) / 2).sin()[:, None]
+            both = torch.stack([across + 0j, 1j * (across + 0.3)])
+            phase = torch.exp(-1j * (rate + 0.7 * m) * times)[:, None, None, None]
+            fields += (0.3 * noise(draw, count, 1, 1, 1, 1) * phase * both * ring).real
+    return fields
+
+
+@pytest.fixture(scope="module")
+def taught() -> KernelDynamics:
+    made = KernelDynamics(SPACE, 2, LATITUDES, LONGITUDES, 24, FRAMES, 2, 40, waves=30)
+    frames = torch.arange(FRAMES, dtype=torch.float64)
+    inner = (frames[:-1, None] + torch.tensor(nodes(), dtype=torch.float64)).flatten()
+    between = flows(0, 24, inner).unflatten(1, (FRAMES - 1, -1))
+    made.learn(flows(0, 24, frames), GAP, iter(between))
+    return made
+
+
+@pytest.mark.parametrize("x", [0.04, 0.5, 0.77, 1.25, 4.5, 6.9])
+def test_waves_faster_than_frames_are_told_between_them(taught: KernelDynamics, x: float) -> None:
+    """Of unseen flows, also where no frame lies before."""
+    frames = taught._amplitudes(flows(1, 6, torch.arange(FRAMES, dtype=torch.float64))).unbind(1)
+    truth = flows(1, 6, torch.tensor([x], dtype=torch.float64))[:, 0]
+    alone = taught._fields(cubic(frames, x, taught._angle() * taught.wave))
+    told = alone + taught._waves_at(frames, x, taught._angle())
+    error = [float((found - truth).square().mean() / truth.square().mean()) ** 0.5 for found in (alone, told)]
+    assert error[1] < 0.02 and error[1] < 0.1 * error[0] + 0.005
+
+
+def test_waves_vanish_on_frames(taught: KernelDynamics) -> None:
+    frames = taught._amplitudes(flows(1, 2, torch.arange(FRAMES, dtype=torch.float64))).unbind(1)
+    size = taught._waves_at(frames, 2.5, taught._angle()).abs().max()
+    for x in (2 + 1e-9, 3 - 1e-9):
+        assert float(taught._waves_at(frames, x, taught._angle()).abs().max()) < 1e-6 * float(size)
+    assert on_frame(3 - 1e-9) and not on_frame(2.5)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_path_between_frames_turns_with_the_world(taught: KernelDynamics, steps: int) -> None:
+    state = taught.remembered()[:2, 0]
+    turn = torch.exp(-1j * steps * (2 * math.pi / LONGITUDES) * taught.wave.double())
+    times = [0.3, 1.0, 2.6]
+    close(taught.path(state * turn, times), taught.path(state, times).roll(steps, -1), 1e-9)
+
+
+def test_a_path_follows_what_is_remembered_between_frames(taught: KernelDynamics) -> None:
+    times = [0.5, 1.4, 2.0, 3.3]
+    truth = flows(0, 24, torch.tensor(times, dtype=torch.float64))[:3]
+    found = taught.path(taught.remembered()[:3, 0], times)
+    assert float((found - truth).square().mean() / truth.square().mean()) ** 0.5 < 0.03
+
+
+def test_networks_of_another_type_leave_what_is_remembered(taught: KernelDynamics) -> None:
+    types = {name: buffer.dtype for name, buffer in taught.named_buffers()}
+    assert {name: buffer.dtype for name, buffer in taught.float().named_buffers()} == types
+    assert types["between.heed"] == torch.float16
