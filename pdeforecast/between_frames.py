@@ -40,8 +40,10 @@ _RIDGE = 1e-5
 """Of the regression, in units of the mean square of an amplitude."""
 _JITTER = 1e-9
 """Of normal equations, in units of their largest diagonal element."""
-_SWEEPS = 60
+_SWEEPS = 600
 """Of alternating least squares."""
+_WIDER = 2
+"""Directions of amplitudes and of profiles that they are sought in, for each term."""
 _NEWTON = 4
 """Steps to the turn that fits best, from the nearest of many."""
 FAR = 16
@@ -89,22 +91,29 @@ class BetweenFrames(KeptTypes):
         self.register_buffer("profile", torch.zeros(waves, values, 2, dtype=torch.float16))
         self.register_buffer("strength", torch.zeros(waves))
 
-    def learn(self, seen: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def learn(self, seen: Iterable[tuple[Tensor, Tensor]], angle: Tensor) -> None:
         """Finds the waves that matter most.
 
         Args:
             seen: of each trajectory, `heeded` of the two frames beside intervals (intervals, wave numbers,
                 2 heeded) and what lies off the cubic, as a course has it (intervals, 1 + nodes, V·latitudes,
-                wave numbers),
-                each part in such units, and of each wave number so much, that squares may be added.
+                wave numbers), each part in such units, and of each wave number so much, that squares may be
+                added. Of the first interval what lies off the cubic that no frame before is known to.
+            angle: θ.
         """
-        squares, products = torch.zeros(()), torch.zeros(())
+        squares, products, firsts = torch.zeros(()), torch.zeros(()), []
         for amplitudes, off in seen:
-            told = amplitudes.transpose(0, 1)
-            squares = squares + told.mH @ told / len(amplitudes)
-            products = products + told.mH @ off.movedim(-1, 0).flatten(2) / len(amplitudes)
-        doubt = _RIDGE * torch.eye(squares.shape[-1]).to(squares)
-        factors = torch.linalg.cholesky(squares + doubt)
+            told, missed = amplitudes.transpose(0, 1), off.permute(3, 0, 1, 2)
+            squares = squares + told[:, 1:].mH @ told[:, 1:]
+            products = products + told[:, 1:].mH @ missed[:, 1:].flatten(2)
+            firsts.append((told[:, :1], missed[:, :1]))
+        told, missed = (torch.cat(parts, dim=1) for parts in zip(*firsts, strict=True))
+        missed[:, :, 0] = told @ _weights(squares, products[..., : missed.shape[-1]])
+        turned = _forward(torch.arange(len(missed)), angle, nodes())
+        missed[:, :, 1:] -= turned[:, None, :, None] * missed[:, :, :1]
+        squares = squares + told.mH @ told
+        products = products + told.mH @ missed.flatten(2)
+        factors = torch.linalg.cholesky(_ridged(squares))
         tensors = torch.linalg.solve_triangular(factors, products, upper=False)
         size = torch.linalg.svdvals(tensors)
         threshold = size.flatten().sort(descending=True).values[: len(self.wave)][-1]
@@ -137,11 +146,7 @@ class BetweenFrames(KeptTypes):
         weights = course.new_tensor(_lagrange([0.0, *nodes(), 1.0], place)[1:-1])
         size = course[:, 1:] @ weights
         if first:
-            # The frame before would have turned with the others.
-            turned = torch.polar(
-                torch.ones_like(self.wave, dtype=angle.dtype), self.wave * angle * (place + 1)
-            )
-            size = size + FAR * _before(place) * turned * course[:, 0]
+            size = size + _forward(self.wave, angle, [place])[:, 0] * course[:, 0]
         told = torch.stack([before, after], dim=2)[:, self.wave]
         size = torch.einsum("bqkh,qkh->bq", told, heed) * (size * self.strength)
         waves = size[..., None] * profile
@@ -215,10 +220,23 @@ def on_frame(x: float) -> bool:
 
 def decomposed(tensor: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """Factors A (I, R), B (J, R), C (K, R) of a tensor (I, J, K) ≈ Σ_r A_ir B_jr C_kr; those of A and B have
-    length 1; R ≤ K."""
-    _, courses, columns = tensor.shape
+    length 1; R ≤ I, K."""
+    rows, small = _shortened(tensor.flatten(1), _WIDER * rank)
+    columns, small = _shortened(small.unflatten(1, tensor.shape[1:]).movedim(2, 0).flatten(1), _WIDER * rank)
+    a, b, c = _alternating(small.unflatten(1, (-1, tensor.shape[1])).permute(1, 2, 0), rank)
+    return rows @ a, b, columns @ c
+
+
+def _shortened(matrix: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """An orthonormal basis of the largest directions of the columns, and what the matrix is in it."""
+    basis = torch.linalg.svd(matrix, full_matrices=False)[0][:, :most]
+    return basis, basis.mH @ matrix
+
+
+def _alternating(tensor: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    courses = tensor.shape[1]
     left, size, right = torch.linalg.svd(tensor.flatten(1), full_matrices=False)
-    core = (size[:rank, None] * right[:rank]).view(-1, courses, columns)
+    core = (size[:rank, None] * right[:rank]).unflatten(1, tensor.shape[1:])
     draw = torch.Generator().manual_seed(0)
     mixed = torch.randn(2, courses, dtype=torch.complex128, generator=draw).to(tensor)
     one, other = torch.einsum("xj,rjk->xrk", mixed, core)
@@ -226,10 +244,11 @@ def decomposed(tensor: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     parted = torch.linalg.solve(turn, core.flatten(1)).view_as(core)
     short, value, long = torch.linalg.svd(parted, full_matrices=False)
     a, b, c = left[:, :rank] @ turn, short[:, :, 0].T, (value[:, :1] * long[:, 0]).T
+    by_row, by_course, by_column = (tensor.movedim(i, 0).flatten(1) for i in range(3))
     for _ in range(_SWEEPS):
-        a = _unit(_solved(tensor.flatten(1), b, c))
-        b = _unit(_solved(tensor.transpose(0, 1).flatten(1), a, c))
-        c = _solved(tensor.movedim(2, 0).flatten(1), a, b)
+        a = _unit(_solved(by_row, b, c))
+        b = _unit(_solved(by_course, a, c))
+        c = _solved(by_column, a, b)
     return a, b, c
 
 
@@ -249,6 +268,18 @@ def _lagrange(places: Sequence[float], x: float) -> list[float]:
     return [math.prod((x - k) / (i - k) for k in places if k != i) for i in places]
 
 
-def _before(s: float) -> float:
-    """The weight of the frame before an interval in the cubic through it and the three after it."""
-    return _lagrange([-1.0, 0.0, 1.0, 2.0], s)[0]
+def _forward(wave: Tensor, angle: Tensor, places: Sequence[float]) -> Tensor:
+    """What the frame before the first, brought near, counts for at places after it (wave, places)."""
+    weights = angle.new_tensor([FAR * _lagrange([-1.0, 0.0, 1.0, 2.0], s)[0] for s in places])
+    turns = wave[:, None] * angle * (1 + angle.new_tensor(places))
+    return weights * torch.polar(torch.ones_like(turns), turns)
+
+
+def _ridged(squares: Tensor) -> Tensor:
+    mean = squares.diagonal(dim1=-2, dim2=-1).real.mean()
+    return squares + _RIDGE * mean * torch.eye(squares.shape[-1]).to(squares)
+
+
+def _weights(squares: Tensor, products: Tensor) -> Tensor:
+    """Of the ridge regression."""
+    return torch.linalg.solve(_ridged(squares), products)

@@ -44,6 +44,7 @@ Sources: M. Reisert and H. Burkhardt, Learning equivariant functions with matrix
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -238,23 +239,22 @@ class KernelDynamics(KeptTypes):
         self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
         self._weights = None
         if self.between is not None and between is not None and fields.shape[1] > 4:
-            self.between.learn(map(self._off, amplitudes, between))
+            angle = self._angle()
+            self.between.learn(map(self._off, amplitudes, between, repeat(angle)), angle)
 
-    def _off(self, amplitudes: Tensor, between: Tensor) -> tuple[Tensor, Tensor]:
+    def _off(self, amplitudes: Tensor, between: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
         """What `BetweenFrames.learn` takes of a trajectory (T, modes) and of what is between its frames,
         (T − 1, nodes, V, latitudes, longitudes)."""
-        turn, frames = self._angle() * self.wave, list(amplitudes)
-        # With a frame before each interval and two after it, and with three.
-        inner = range(1, len(frames) - 3)
-        path = torch.stack(
-            [torch.stack([through(frames[k - 1 : k + 3], 1 + s, turn) for s in nodes()]) for k in inner]
-        )
+        turn, frames = angle * self.wave, list(amplitudes)
+        # With two frames after each interval, and with three.
+        inner = range(len(frames) - 3)
+        path = torch.stack([torch.stack([cubic(frames, k + s, turn) for s in nodes()]) for k in inner])
         back = torch.stack([through(frames[k : k + 4], -1.0, turn) for k in inner])
-        before = self._fields(amplitudes[: len(inner)]) - self._fields(back)
-        off = torch.cat([before[:, None] / FAR, between[1:-2] - self._fields(path)], dim=1)
+        before = self._fields(amplitudes[[max(k - 1, 0) for k in inner]]) - self._fields(back)
+        off = torch.cat([before[:, None] / FAR, between[:-2] - self._fields(path)], dim=1)
         spectrum = torch.fft.rfft(off * self._fine(), norm="forward").flatten(-3, -2)
         both = _both(torch.arange(int(self.wave[-1]) + 1)).to(off).sqrt()
-        seen = heeded(self.wave, self.size.double(), amplitudes[1:-2])
+        seen = heeded(self.wave, self.size.double(), amplitudes[:-2])
         return torch.cat([seen[:-1], seen[1:]], dim=-1), spectrum[..., : len(both)] * both
 
     def untold(self, fields: Tensor) -> float:
