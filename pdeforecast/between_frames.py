@@ -109,7 +109,7 @@ class BetweenFrames(KeptTypes):
             firsts.append((told[:, :1], missed[:, :1]))
         told, missed = (torch.cat(parts, dim=1) for parts in zip(*firsts, strict=True))
         missed[:, :, 0] = told @ _weights(squares, products[..., : missed.shape[-1]])
-        turned = _forward(torch.arange(len(missed)), angle, nodes())
+        turned = _forward(torch.arange(len(missed)).to(angle), angle, nodes())
         missed[:, :, 1:] -= turned[:, None, :, None] * missed[:, :, :1]
         squares = squares + told.mH @ told
         products = products + told.mH @ missed.flatten(2)
@@ -119,7 +119,9 @@ class BetweenFrames(KeptTypes):
         threshold = size.flatten().sort(descending=True).values[: len(self.wave)][-1]
         ranks = (size >= threshold.clamp_min(1e-12)).sum(-1).clamp_max(self.profile.shape[1])
         start = 0
-        for m, rank in enumerate(ranks.tolist()):
+        for m, wanted in enumerate(ranks.tolist()):
+            # Sizes may be alike.
+            rank = min(wanted, len(self.wave) - start)
             if not rank:
                 continue
             heed, course, profile = decomposed(tensors[m].unflatten(-1, (1 + _NODES, -1)), rank)
