@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 
 from pdeforecast import run
+from pdeforecast.between_frames import nodes
 from pdeforecast.config import (
     AttentionFieldConfig,
     DynamicsConfig,
@@ -152,7 +153,8 @@ def waves(config: KernelDynamicsConfig) -> KernelDynamics:
     draw = torch.Generator().manual_seed(0)
     noise = torch.randn(3, 6, 1, 8, 16, generator=draw, dtype=torch.float64)
     kept = noise[: config.trajectories, : config.frames, :, : config.latitudes, : config.longitudes]
-    model.dynamics.learn(kept, 1.0)
+    between = torch.randn(len(kept), kept.shape[1] - 1, len(nodes()), *kept.shape[2:], generator=draw)
+    model.dynamics.learn(kept, 1.0, between.double())
     return model.dynamics
 
 

@@ -12,7 +12,7 @@ from pdeforecast.pdes import PDES
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"errors", "kept", "replacing", "observed", "cells"},
+    {"errors", "kept", "replacing", "observed", "cells", "between_frames"},
     {"config", "geometry", "solvers", "parallel"},
     {"latents", "neighbours", "trajectory", "messages"},
     {"field", "linear_field", "dynamics", "linear_dynamics"},
