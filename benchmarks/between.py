@@ -46,7 +46,10 @@ def main() -> None:
     options = parser.parse_args()
     model = pf.load(options.model)
     flow = model.dynamics
-    assert isinstance(flow, KernelDynamics), "a model that remembers"
+    if not isinstance(flow, KernelDynamics):
+        parser.error(
+            f"expected a model that remembers trajectories, such as shallow-water; came {options.model}."
+        )
     settings = {"interval": str(float(flow.gap) / PARTS), "coarsen": "1"}
     truth = unseen(model, options.samples, options.seed, frames=PARTS * INTERVALS + 1, settings=settings)
     names = list(model.config.variables)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,6 +173,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> pf.Forecaster:
     assert main(typed) == 0
     assert not list((folder / "run").glob("*.nc"))
     return pf.load(folder / "run")
+
+
+def test_waves_between_frames_are_learned_unless_none_are_asked_for(
+    model: pf.Forecaster, flows: tuple[xr.Dataset, xr.Dataset], tmp_path: Path
+) -> None:
+    assert bool(model.dynamics.between.strength.any())
+    save_dataset(flows[0], tmp_path / "train.nc")
+    typed = ["train", str(tmp_path / "train.nc"), "-o", str(tmp_path / "run"), "--preset", "memory"]
+    typed += ["--set", "field.latents=96", "--set", "dynamics.modes=200", "--set", "dynamics.waves=0"]
+    assert main(typed) == 0
+    assert pf.load(tmp_path / "run").dynamics.between is None
+    assert not list((tmp_path / "run").glob("*.nc"))
 
 
 def test_a_forecast_of_means_is_means_and_elsewhere_values(

@@ -101,20 +101,22 @@ def _to_learn(
             f"Type `--set dynamics.cells={held}`.",
         )
     kept, inner = options.output / REFINED, options.output / BETWEEN
+    places = nodes() if dynamics.waves else []
     # What another run left is of other data.
-    if first and not (options.resume and kept.exists() and inner.exists()):
+    if first and not (options.resume and kept.exists() and (inner.exists() or not places)):
         some = ds.isel(sample=slice(dynamics.trajectories)) if "sample" in ds.dims else ds
         made = []
         with logs.bar(total=some.sizes.get("sample", 1), unit="trajectory", desc="refining") as bar:
-            for values in refined(some, pde, os.cpu_count() or 1, nodes()):
+            for values in refined(some, pde, os.cpu_count() or 1, places):
                 made.append(values)
                 bar.update()
         frames, between = zip(*made, strict=True)
         options.output.mkdir(parents=True, exist_ok=True)
         save_dataset(refined_dataset(some, pde, frames), kept, overwrite=True)
-        save_dataset(refined_dataset(some, pde, between, nodes()), inner, overwrite=True)
+        if places:
+            save_dataset(refined_dataset(some, pde, between, places), inner, overwrite=True)
     parallel.wait()
-    return open_dataset(kept), open_dataset(inner)
+    return open_dataset(kept), open_dataset(inner) if places else None
 
 
 def _dynamics(options: argparse.Namespace) -> Any:
