@@ -284,4 +284,4 @@ def _ridged(squares: Tensor) -> Tensor:
 
 def _weights(squares: Tensor, products: Tensor) -> Tensor:
     """Of the ridge regression."""
-    return torch.linalg.solve(_ridged(squares), products)
+    return torch.cholesky_solve(products, torch.linalg.cholesky(_ridged(squares)))
