@@ -114,7 +114,9 @@ class Prior:
             return (contexts - encoder.centre).flatten(1) @ self._reading.T
         split = contexts.unflatten(2, (len(self._factors), -1)).transpose(1, 2)
         away = (split - encoder.initial[:, encoder.orbit]).flatten(2).transpose(0, 1)
-        return torch.linalg.solve(self._factors, away.mT).mT.transpose(0, 1).flatten(1)
+        # One by one: solutions of several large systems at once fail on several threads (PyTorch, #142815).
+        found = [torch.linalg.solve(*pair) for pair in zip(self._factors, away.mT, strict=True)]
+        return torch.stack(found).mT.transpose(0, 1).flatten(1)
 
     def shown(self, points: Tensor) -> Tensor:
         """A L: what each component of w shows at the points, (M, V, size)."""

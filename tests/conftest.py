@@ -1,6 +1,6 @@
 """What several tests share, made once: trajectories, a trained model, and both as files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -95,6 +95,14 @@ def train() -> Callable[..., Forecaster]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def two_threads(one_thread: None) -> Iterator[None]:
+    """For what users run on several."""
+    torch.set_num_threads(2)
+    yield
     torch.set_num_threads(1)
 
 

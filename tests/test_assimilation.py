@@ -100,6 +100,14 @@ def test_coordinates_of_the_prior(encoder: Encoder) -> None:
     torch.testing.assert_close(encoder.field(points, prior.latents(w)), shown)
 
 
+def test_coordinates_of_many_latents_on_several_threads(two_threads: None) -> None:
+    """Of several systems with more than 150 unknowns each."""
+    encoder = PreconditionedSGD(LinearField(GEOMETRY, 2, 2, 9, 1.5 * GEOMETRY.spacing(25)), 25, 0.5)
+    prior, w = Prior(encoder), drawn(encoder)
+    assert prior.size > 2 * 150
+    torch.testing.assert_close(prior.coordinates(prior.latents(w)), w, atol=1e-8, rtol=1e-8)
+
+
 def test_the_gradient_through_the_dynamics(encoder: Encoder) -> None:
     prior, w = Prior(encoder), drawn(encoder, 1)
     seen = [_seen(frame, 0, encoder.noise) for frame in observed(encoder, w, TIMES, 10)]

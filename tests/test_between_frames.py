@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from pdeforecast.between_frames import cubic, decomposed, drift, heeded, nodes, on_frame, through
+from pdeforecast.between_frames import (
+    _ridged,
+    _weights,
+    cubic,
+    decomposed,
+    drift,
+    heeded,
+    nodes,
+    on_frame,
+    through,
+)
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.kernel_dynamics import KernelDynamics
 
@@ -41,6 +51,12 @@ def test_a_tensor_of_few_terms_is_found_again(shape: tuple[int, int, int]) -> No
     found = a / a.abs().square().sum(0).sqrt()
     known = factors[0] / factors[0].abs().square().sum(0).sqrt()
     assert float((found.mH @ known).abs().amax(0).min()) > 1 - 1e-6
+
+
+def test_ridge_regression_of_many_amplitudes_on_several_threads(two_threads: None) -> None:
+    told, weights = noise(random(0), 3, 400, 160), noise(random(1), 3, 160, 20)
+    squares = told.mH @ told
+    close(_weights(squares, _ridged(squares) @ weights), weights, 1e-10)
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.0123, -0.4, 2.9])
