@@ -58,10 +58,10 @@ def main() -> None:
     frames = list(flow._amplitudes(fields[:, ::PARTS]).unbind(1))
     weights = flow.measure()
     errors: dict[tuple[str, str], list[Tensor]] = {}
-    # Without the last interval, after which there is no frame for its cubic.
-    for place in range(PARTS * (INTERVALS - 1)):
+    for place in range(PARTS * INTERVALS + 1):
         x = place / PARTS
-        where = "on frames" if on_frame(x) else "first interval" if x < 1 else "later"
+        end = "first interval" if x < 1 else "last interval" if x > INTERVALS - 1 else "in between"
+        where = "on frames" if on_frame(x) else end
         for way, found in ways(flow, frames, x).items():
             error = relative_l2(found.flatten(-2), fields[:, place].flatten(-2), weights).mean(0)
             errors.setdefault((way, where), []).append(error)

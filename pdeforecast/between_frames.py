@@ -18,8 +18,9 @@ regression gives one tensor (amplitudes, courses, profiles) for each m; the term
 decomposition, by alternating least squares from Jennrich's algorithm, are the waves. A turn of the world by α
 multiplies both sides by e^{−imα}.
 
-The first interval has no frame before it. The cubic through the four after it then goes on backward, and how
-far the frame before lies off it, over 16, is one more number of a course.
+The first interval has no frame before it, and the last none after it. The cubic through the four nearest then
+goes on, and how far the frame beyond lies off it, over 16, is one more number of a course, for either end,
+learned from intervals where that frame is known.
 
 Sources: S. E. Leurgans, R. T. Ross and R. B. Abel, A decomposition for three-way arrays, SIAM J. Matrix Anal.
 Appl. 14 (1993) 1064 (Jennrich's algorithm); T. G. Kolda and B. W. Bader, Tensor decompositions and
@@ -47,7 +48,12 @@ _WIDER = 2
 _NEWTON = 4
 """Steps to the turn that fits best, from the nearest of many."""
 FAR = 16
-"""By which the frame before the first is brought near in courses: it counts for as little between frames."""
+"""By which frames beyond the first and the last are brought near in courses: they count for as little between
+frames."""
+_ENDS = [-1.0, 2.0]
+"""Where these are, seen from the interval."""
+ENDS = 2
+"""Intervals at either end of a trajectory that they cannot be learned from."""
 _ON_FRAME = 1e-6
 
 
@@ -72,7 +78,8 @@ class BetweenFrames(KeptTypes):
     Attributes:
         wave: (Q,), m.
         heed: ψ (Q, 2, heeded, 2), real and imaginary parts.
-        course: τ (Q, 1 + nodes, 2): how far the frame before the first lies off, over 16, and at the nodes.
+        course: τ (Q, 2 + nodes, 2): how far the frames beyond the first and the last lie off, over 16, and at
+            the nodes.
         profile: φ (Q, V·latitudes, 2), of length 1.
         strength: (Q,), what φ is multiplied by.
     """
@@ -87,7 +94,7 @@ class BetweenFrames(KeptTypes):
         super().__init__()
         self.register_buffer("wave", torch.zeros(waves, dtype=torch.long))
         self.register_buffer("heed", torch.zeros(waves, 2, _HEEDED, 2, dtype=torch.float16))
-        self.register_buffer("course", torch.zeros(waves, 1 + _NODES, 2, dtype=torch.float16))
+        self.register_buffer("course", torch.zeros(waves, len(_ENDS) + _NODES, 2, dtype=torch.float16))
         self.register_buffer("profile", torch.zeros(waves, values, 2, dtype=torch.float16))
         self.register_buffer("strength", torch.zeros(waves))
 
@@ -96,21 +103,27 @@ class BetweenFrames(KeptTypes):
 
         Args:
             seen: of each trajectory, `heeded` of the two frames beside intervals (intervals, wave numbers,
-                2 heeded) and what lies off the cubic, as a course has it (intervals, 1 + nodes, V·latitudes,
+                2 heeded) and what lies off the cubic, as a course has it (intervals, 2 + nodes, V·latitudes,
                 wave numbers), each part in such units, and of each wave number so much, that squares may be
-                added. Of the first interval what lies off the cubic that no frame before is known to.
+                added. Of `ENDS` intervals at either end no frames beyond; of the outermost what lies off the
+                cubic through the four frames there are.
             angle: θ.
         """
-        squares, products, firsts = torch.zeros(()), torch.zeros(()), []
+        squares, products, ends = torch.zeros(()), torch.zeros(()), []
+        outer, inner = [*range(ENDS), *range(-ENDS, 0)], slice(ENDS, -ENDS)
         for amplitudes, off in seen:
             told, missed = amplitudes.transpose(0, 1), off.permute(3, 0, 1, 2)
-            squares = squares + told[:, 1:].mH @ told[:, 1:]
-            products = products + told[:, 1:].mH @ missed[:, 1:].flatten(2)
-            firsts.append((told[:, :1], missed[:, :1]))
-        told, missed = (torch.cat(parts, dim=1) for parts in zip(*firsts, strict=True))
-        missed[:, :, 0] = told @ _weights(squares, products[..., : missed.shape[-1]])
-        turned = _forward(torch.arange(len(missed)).to(angle), angle, nodes())
-        missed[:, :, 1:] -= turned[:, None, :, None] * missed[:, :, :1]
+            squares = squares + told[:, inner].mH @ told[:, inner]
+            products = products + told[:, inner].mH @ missed[:, inner].flatten(2)
+            ends.append((told[:, outer], missed[:, outer]))
+        told, missed = (torch.stack(parts, dim=1) for parts in zip(*ends, strict=True))
+        beyond = _weights(squares, products[..., : len(_ENDS) * missed.shape[-1]])
+        missed[:, :, :, : len(_ENDS)] = (told.flatten(1, 2) @ beyond).view_as(missed[:, :, :, : len(_ENDS)])
+        wave = torch.arange(len(missed)).to(angle)
+        for end, interval in enumerate((0, -1)):
+            turned = _beyond(wave, angle, nodes(), end)[:, None, :, None]
+            missed[:, :, interval, len(_ENDS) :] -= turned * missed[:, :, interval, end, None]
+        told, missed = told.flatten(1, 2), missed.flatten(1, 2)
         squares = squares + told.mH @ told
         products = products + told.mH @ missed.flatten(2)
         factors = torch.linalg.cholesky(_ridged(squares))
@@ -124,7 +137,7 @@ class BetweenFrames(KeptTypes):
             rank = min(wanted, len(self.wave) - start)
             if not rank:
                 continue
-            heed, course, profile = decomposed(tensors[m].unflatten(-1, (1 + _NODES, -1)), rank)
+            heed, course, profile = decomposed(tensors[m].unflatten(-1, (len(_ENDS) + _NODES, -1)), rank)
             heed = torch.linalg.solve_triangular(factors[m].mH, heed, upper=True)
             strength = profile.abs().square().sum(0).sqrt()
             own = slice(start, start + rank)
@@ -134,21 +147,22 @@ class BetweenFrames(KeptTypes):
             self.profile[own] = torch.view_as_real((profile / strength).T.contiguous())
             start += rank
 
-    def off(self, before: Tensor, after: Tensor, place: float, first: bool, angle: Tensor) -> Tensor:
+    def off(self, before: Tensor, after: Tensor, place: float, ends: Sequence[bool], angle: Tensor) -> Tensor:
         """r (batch, V·latitudes, wave numbers) from `heeded` of two frames, (batch, wave numbers, heeded).
 
         Args:
             place: s, in [0, 1].
-            first: whether no frame lies before.
+            ends: whether no frame lies before, and whether none lies after.
             angle: θ.
         """
         heed, course, profile = (
             torch.view_as_complex(part.double()) for part in (self.heed, self.course, self.profile)
         )
         weights = course.new_tensor(_lagrange([0.0, *nodes(), 1.0], place)[1:-1])
-        size = course[:, 1:] @ weights
-        if first:
-            size = size + _forward(self.wave, angle, [place])[:, 0] * course[:, 0]
+        size = course[:, len(_ENDS) :] @ weights
+        for end, here in enumerate(ends):
+            if here:
+                size = size + _beyond(self.wave, angle, [place], end)[:, 0] * course[:, end]
         told = torch.stack([before, after], dim=2)[:, self.wave]
         size = torch.einsum("bqkh,qkh->bq", told, heed) * (size * self.strength)
         waves = size[..., None] * profile
@@ -270,10 +284,11 @@ def _lagrange(places: Sequence[float], x: float) -> list[float]:
     return [math.prod((x - k) / (i - k) for k in places if k != i) for i in places]
 
 
-def _forward(wave: Tensor, angle: Tensor, places: Sequence[float]) -> Tensor:
-    """What the frame before the first, brought near, counts for at places after it (wave, places)."""
-    weights = angle.new_tensor([FAR * _lagrange([-1.0, 0.0, 1.0, 2.0], s)[0] for s in places])
-    turns = wave[:, None] * angle * (1 + angle.new_tensor(places))
+def _beyond(wave: Tensor, angle: Tensor, places: Sequence[float], end: int) -> Tensor:
+    """What the frame beyond the first or the last, brought near, counts for at places (wave, places)."""
+    nearest = [-1.0, 0.0, 1.0, 2.0]
+    weights = angle.new_tensor([FAR * _lagrange(nearest, s)[nearest.index(_ENDS[end])] for s in places])
+    turns = wave[:, None] * angle * (angle.new_tensor(places) - _ENDS[end])
     return weights * torch.polar(torch.ones_like(turns), turns)
 
 

@@ -51,6 +51,7 @@ import torch
 from torch import Tensor
 
 from pdeforecast.between_frames import (
+    ENDS,
     FAR,
     BetweenFrames,
     KeptTypes,
@@ -238,7 +239,7 @@ class KernelDynamics(KeptTypes):
         rest = self._area() * (fields - self._fields(amplitudes)).square()
         self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
         self._weights = None
-        if self.between is not None and between is not None and fields.shape[1] > 4:
+        if self.between is not None and between is not None and fields.shape[1] > 2 * ENDS + 1:
             angle = self._angle()
             self.between.learn(map(self._off, amplitudes, between, repeat(angle)), angle)
 
@@ -246,15 +247,17 @@ class KernelDynamics(KeptTypes):
         """What `BetweenFrames.learn` takes of a trajectory (T, modes) and of what is between its frames,
         (T − 1, nodes, V, latitudes, longitudes)."""
         turn, frames = angle * self.wave, list(amplitudes)
-        # With two frames after each interval, and with three.
-        inner = range(len(frames) - 3)
-        path = torch.stack([torch.stack([cubic(frames, k + s, turn) for s in nodes()]) for k in inner])
-        back = torch.stack([through(frames[k : k + 4], -1.0, turn) for k in inner])
-        before = self._fields(amplitudes[[max(k - 1, 0) for k in inner]]) - self._fields(back)
-        off = torch.cat([before[:, None] / FAR, between[:-2] - self._fields(path)], dim=1)
+        count = len(frames) - 1
+        path = torch.stack([torch.stack([cubic(frames, k + s, turn) for s in nodes()]) for k in range(count)])
+        beyond = torch.zeros(count, 2, *amplitudes.shape[1:]).to(amplitudes)
+        for k in range(ENDS, count - ENDS):
+            beyond[k, 0] = frames[k - 1] - through(frames[k : k + 4], -1.0, turn)
+            beyond[k, 1] = frames[k + 2] - through(frames[k - 2 : k + 2], 4.0, turn)
+        mean = self._fields(torch.zeros_like(beyond))
+        off = torch.cat([(self._fields(beyond) - mean) / FAR, between - self._fields(path)], dim=1)
         spectrum = torch.fft.rfft(off * self._fine(), norm="forward").flatten(-3, -2)
         both = _both(torch.arange(int(self.wave[-1]) + 1)).to(off).sqrt()
-        seen = heeded(self.wave, self.size.double(), amplitudes[:-2])
+        seen = heeded(self.wave, self.size.double(), amplitudes)
         return torch.cat([seen[:-1], seen[1:]], dim=-1), spectrum[..., : len(both)] * both
 
     def untold(self, fields: Tensor) -> float:
@@ -477,12 +480,15 @@ class KernelDynamics(KeptTypes):
         frames = [amplitudes]
         while len(frames) <= max(3, math.ceil(at[-1]) + 1):
             frames += self.carried(frames[-1])
-        angle = self._angle()
-        fields = self._fields(torch.stack([cubic(frames, x, angle * self.wave) for x in at], dim=1))
+        angle, end = self._angle(), self.large.shape[1]
+        # After the last frame of a trajectory nothing is remembered that a cubic before it could lean on.
+        among = [frames[:end] if x < end - 1 else frames for x in at]
+        turned = [cubic(near, x, angle * self.wave) for near, x in zip(among, at, strict=True)]
+        fields = self._fields(torch.stack(turned, dim=1))
         if self.between is not None:
-            for i, x in enumerate(at):
+            for i, (near, x) in enumerate(zip(among, at, strict=True)):
                 if not on_frame(x):
-                    fields[:, i] += self._waves_at(frames, x, angle)
+                    fields[:, i] += self._waves_at(near, x, angle)
         return fields
 
     def _angle(self) -> Tensor:
@@ -494,7 +500,7 @@ class KernelDynamics(KeptTypes):
         assert self.between is not None
         k = math.floor(x)
         before, after = (heeded(self.wave, self.size.double(), frames[i]) for i in (k, k + 1))
-        off = self.between.off(before, after, x - k, k == 0, angle)
+        off = self.between.off(before, after, x - k, (k == 0, k == len(frames) - 2), angle)
         spectrum = off / _both(torch.arange(off.shape[-1])).to(off).sqrt()
         fields = torch.fft.irfft(spectrum, n=len(self.longitude), norm="forward")
         return fields.unflatten(1, (self.channels, -1)) / self._fine()

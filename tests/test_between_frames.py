@@ -124,9 +124,9 @@ def taught() -> KernelDynamics:
     return made
 
 
-@pytest.mark.parametrize("x", [0.04, 0.5, 0.77, 1.25, 4.5, 6.9])
+@pytest.mark.parametrize("x", [0.04, 0.5, 0.77, 1.25, 4.5, 6.9, 7.2, 7.6])
 def test_waves_faster_than_frames_are_told_between_them(taught: KernelDynamics, x: float) -> None:
-    """Of unseen flows, also where no frame lies before."""
+    """Of unseen flows, also where no frame lies before or after."""
     frames = taught._amplitudes(flows(1, 6, torch.arange(FRAMES, dtype=torch.float64))).unbind(1)
     truth = flows(1, 6, torch.tensor([x], dtype=torch.float64))[:, 0]
     alone = taught._fields(cubic(frames, x, taught._angle() * taught.wave))
@@ -152,7 +152,8 @@ def test_a_path_between_frames_turns_with_the_world(taught: KernelDynamics, step
 
 
 def test_a_path_follows_what_is_remembered_between_frames(taught: KernelDynamics) -> None:
-    times = [0.5, 1.4, 2.0, 3.3]
+    """To the last frame, though nothing tells what comes after it."""
+    times = [0.5, 1.4, 2.0, 3.3, 6.5, 7.5, 8.0]
     truth = flows(0, 24, torch.tensor(times, dtype=torch.float64))[:3]
     found = taught.path(taught.remembered()[:3, 0], times)
     assert float((found - truth).square().mean() / truth.square().mean()) ** 0.5 < 0.03
