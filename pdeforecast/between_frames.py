@@ -7,16 +7,17 @@ them and the weights ℓ of Lagrange,
     a_m(x) = Σ_k ℓ_k(x) e^{imθ(x − k)} a_m(k).
 
 What it misses is faster than frames tell, such as gravity waves, and no interpolation finds it. Solutions of
-the equation from each frame (`generation/refinement.py`) show it, and it is, for each wave number m, a linear
-function of the amplitudes of the two frames beside, in units of their spread σ: at s between frames k and
-k + 1
+the equation from each frame (`generation/refinement.py`) show it. For each wave number m it is a linear
+function of the two frames beside, of another jet another one: at s between frames k and k + 1
 
-    r_m(s) = Σ_q φ_q τ_q(s) ψ_q · (a_m(k), a_m(k + 1)) / σ,
+    r_m(s) = Σ_q φ_q τ_q(s) ψ_q · (1, u) ⊗ d_m,
 
-waves q with a profile φ over latitudes and a course τ, a polynomial in s that vanishes on frames. Ridge
-regression gives one tensor (amplitudes, courses, profiles) for each m; the terms of its canonical polyadic
-decomposition, by alternating least squares from Jennrich's algorithm, are the waves. A turn of the world by α
-multiplies both sides by e^{−imα}.
+with the mean and the difference d_m of the amplitudes a_m(k), a_m(k + 1), as they turn, and the largest
+amplitudes u of m = 0, which are what the jet is, each in units of its spread; waves q have a profile φ over
+latitudes and a course τ, a polynomial in s that vanishes on frames. Ridge regression gives one tensor
+(amplitudes, courses, profiles) for each m; the terms of its canonical polyadic decomposition, by alternating
+least squares from Jennrich's algorithm, are the waves. A turn of the world by α leaves u as it is and
+multiplies all else by e^{−imα}.
 
 The first interval has no frame before it, and the last none after it. The cubic through the four nearest then
 goes on, and how far the frame beyond lies off it, over 16, is one more number of a course, for either end,
@@ -37,11 +38,21 @@ _NODES = 11
 """Places in an interval that a course is known at."""
 _HEEDED = 80
 """Amplitudes of each wave number that waves are told by, the largest."""
-_RIDGE = 1e-5
-"""Of the regression, in units of the mean square of an amplitude."""
+_JETS = 2
+"""Amplitudes of m = 0 that tell what the jet is."""
+_BENT = 40
+"""Amplitudes of each wave number, the largest, that count otherwise of another jet."""
+_BEND = 0.3
+"""What a jet counts for, where 1 itself counts for 1."""
+_RIDGE = 2e-3
+"""Of the regression, in units of the mean square of what tells."""
+_LEAST_SPREAD = 1e-6
+"""Of a mean or a difference, in units of the spread of its amplitude."""
+_GRAINS = 127
+"""The largest number of a wave, in units of the grain in which its profile or its ψ is remembered."""
 _JITTER = 1e-9
 """Of normal equations, in units of their largest diagonal element."""
-_SWEEPS = 600
+_SWEEPS = 400
 """Of alternating least squares."""
 _WIDER = 2
 """Directions of amplitudes and of profiles that they are sought in, for each term."""
@@ -74,14 +85,16 @@ class BetweenFrames(KeptTypes):
     Args:
         waves: Q.
         values: V·latitudes, of a profile.
+        longitudes: of the grid.
 
     Attributes:
         wave: (Q,), m.
-        heed: ψ (Q, 2, heeded, 2), real and imaginary parts.
+        heed: ψ (Q, told, 2), real and imaginary parts, in whole numbers of grains.
         course: τ (Q, 2 + nodes, 2): how far the frames beyond the first and the last lie off, over 16, and at
             the nodes.
-        profile: φ (Q, V·latitudes, 2), of length 1.
-        strength: (Q,), what φ is multiplied by.
+        profile: φ (Q, V·latitudes, 2), likewise in whole numbers.
+        strength: (Q,), what the product of both is multiplied by.
+        spread: (wave numbers, 2, heeded), of the means and the differences, in units of σ.
     """
 
     wave: Tensor
@@ -89,62 +102,76 @@ class BetweenFrames(KeptTypes):
     course: Tensor
     profile: Tensor
     strength: Tensor
+    spread: Tensor
 
-    def __init__(self, waves: int, values: int) -> None:
+    def __init__(self, waves: int, values: int, longitudes: int) -> None:
         super().__init__()
+        told = 2 * (_HEEDED + _JETS * _BENT)
         self.register_buffer("wave", torch.zeros(waves, dtype=torch.long))
-        self.register_buffer("heed", torch.zeros(waves, 2, _HEEDED, 2, dtype=torch.float16))
+        self.register_buffer("heed", torch.zeros(waves, told, 2, dtype=torch.int8))
         self.register_buffer("course", torch.zeros(waves, len(_ENDS) + _NODES, 2, dtype=torch.float16))
-        self.register_buffer("profile", torch.zeros(waves, values, 2, dtype=torch.float16))
+        self.register_buffer("profile", torch.zeros(waves, values, 2, dtype=torch.int8))
         self.register_buffer("strength", torch.zeros(waves))
+        self.register_buffer("spread", torch.ones((longitudes + 1) // 2, 2, _HEEDED))
 
-    def learn(self, seen: Iterable[tuple[Tensor, Tensor]], angle: Tensor) -> None:
+    def learn(self, frames: Tensor, missed: Iterable[Tensor], angle: Tensor) -> None:
         """Finds the waves that matter most.
 
         Args:
-            seen: of each trajectory, `heeded` of the two frames beside intervals (intervals, wave numbers,
-                2 heeded) and what lies off the cubic, as a course has it (intervals, 2 + nodes, V·latitudes,
-                wave numbers), each part in such units, and of each wave number so much, that squares may be
-                added. Of `ENDS` intervals at either end no frames beyond; of the outermost what lies off the
-                cubic through the four frames there are.
+            frames: `heeded` of trajectories (S, T, wave numbers, heeded).
+            missed: of each, what lies off the cubic, as a course has it (intervals, 2 + nodes, V·latitudes,
+                wave numbers), in such units that squares may be added. Of `ENDS` intervals at either end no
+                frames beyond; of the outermost what lies off the cubic through the four frames there are.
             angle: θ.
         """
-        squares, products, ends = torch.zeros(()), torch.zeros(()), []
+        pairs = _pairs(frames[:, :-1], frames[:, 1:], angle)
+        self.spread[: len(pairs[0, 0])] = pairs.abs().square().mean((0, 1)).sqrt().clamp_min(_LEAST_SPREAD)
         outer, inner = [*range(ENDS), *range(-ENDS, 0)], slice(ENDS, -ENDS)
-        for amplitudes, off in seen:
-            told, missed = amplitudes.transpose(0, 1), off.permute(3, 0, 1, 2)
-            squares = squares + told[:, inner].mH @ told[:, inner]
-            products = products + told[:, inner].mH @ missed[:, inner].flatten(2)
-            ends.append((told[:, outer], missed[:, outer]))
-        told, missed = (torch.stack(parts, dim=1) for parts in zip(*ends, strict=True))
-        beyond = _weights(squares, products[..., : len(_ENDS) * missed.shape[-1]])
-        missed[:, :, :, : len(_ENDS)] = (told.flatten(1, 2) @ beyond).view_as(missed[:, :, :, : len(_ENDS)])
-        wave = torch.arange(len(missed)).to(angle)
+        numbers, told = frames.shape[2], self.heed.shape[1]
+        values = (len(_ENDS) + _NODES) * self.profile.shape[1]
+        squares, products = frames.new_zeros(numbers, told, told), frames.new_zeros(numbers, told, values)
+        ends = []
+        for path, off in zip(frames, missed, strict=True):
+            known, sought = self._told(path[:-1], path[1:], angle).transpose(0, 1), off.permute(3, 0, 1, 2)
+            squares += known[:, inner].mH @ known[:, inner]
+            products.baddbmm_(known[:, inner].mH, sought[:, inner].flatten(2))
+            ends.append((known[:, outer], sought[:, outer]))
+        known, sought = (torch.stack(parts, dim=1) for parts in zip(*ends, strict=True))
+        beyond = _weights(squares, products[..., : len(_ENDS) * sought.shape[-1]])
+        sought[:, :, :, : len(_ENDS)] = (known.flatten(1, 2) @ beyond).view_as(sought[:, :, :, : len(_ENDS)])
+        wave = torch.arange(numbers).to(angle)
         for end, interval in enumerate((0, -1)):
             turned = _beyond(wave, angle, nodes(), end)[:, None, :, None]
-            missed[:, :, interval, len(_ENDS) :] -= turned * missed[:, :, interval, end, None]
-        told, missed = told.flatten(1, 2), missed.flatten(1, 2)
-        squares = squares + told.mH @ told
-        products = products + told.mH @ missed.flatten(2)
+            sought[:, :, interval, len(_ENDS) :] -= turned * sought[:, :, interval, end, None]
+        known = known.flatten(1, 2)
+        squares += known.mH @ known
+        products.baddbmm_(known.mH, sought.flatten(1, 2).flatten(2))
         factors = torch.linalg.cholesky(_ridged(squares))
-        tensors = torch.linalg.solve_triangular(factors, products, upper=False)
-        size = torch.linalg.svdvals(tensors)
-        threshold = size.flatten().sort(descending=True).values[: len(self.wave)][-1]
-        ranks = (size >= threshold.clamp_min(1e-12)).sum(-1).clamp_max(self.profile.shape[1])
+        sizes = []
+        for factor, tensor in zip(factors, products, strict=True):
+            tensor.copy_(torch.linalg.solve_triangular(factor, tensor, upper=False))
+            sizes.append(torch.linalg.svdvals(tensor))
+        self._keep(factors, products.unflatten(-1, (len(_ENDS) + _NODES, -1)), torch.stack(sizes))
+
+    def _keep(self, factors: Tensor, tensors: Tensor, sizes: Tensor) -> None:
+        """The waves of tensors (wave numbers, told, 2 + nodes, V·latitudes), told in units of the factors of
+        squares; of each wave number as many as it has of the largest singular values."""
+        threshold = sizes.flatten().sort(descending=True).values[: len(self.wave)][-1]
+        ranks = (sizes >= threshold.clamp_min(1e-12)).sum(-1).clamp_max(self.profile.shape[1])
         start = 0
         for m, wanted in enumerate(ranks.tolist()):
             # Sizes may be alike.
             rank = min(wanted, len(self.wave) - start)
             if not rank:
                 continue
-            heed, course, profile = decomposed(tensors[m].unflatten(-1, (len(_ENDS) + _NODES, -1)), rank)
+            heed, course, profile = decomposed(tensors[m], rank)
             heed = torch.linalg.solve_triangular(factors[m].mH, heed, upper=True)
-            strength = profile.abs().square().sum(0).sqrt()
             own = slice(start, start + rank)
-            self.wave[own], self.strength[own] = m, strength
-            self.heed[own] = torch.view_as_real(heed.T.unflatten(1, (2, -1)))
+            self.wave[own] = m
             self.course[own] = torch.view_as_real(course.T.contiguous())
-            self.profile[own] = torch.view_as_real((profile / strength).T.contiguous())
+            self.heed[own], grain = _whole(heed.T)
+            self.profile[own], other = _whole(profile.T)
+            self.strength[own] = grain * other
             start += rank
 
     def off(self, before: Tensor, after: Tensor, place: float, ends: Sequence[bool], angle: Tensor) -> Tensor:
@@ -163,11 +190,18 @@ class BetweenFrames(KeptTypes):
         for end, here in enumerate(ends):
             if here:
                 size = size + _beyond(self.wave, angle, [place], end)[:, 0] * course[:, end]
-        told = torch.stack([before, after], dim=2)[:, self.wave]
-        size = torch.einsum("bqkh,qkh->bq", told, heed) * (size * self.strength)
+        told = self._told(before, after, angle)[:, self.wave]
+        size = torch.einsum("bqt,qt->bq", told, heed) * (size * self.strength)
         waves = size[..., None] * profile
         r = waves.new_zeros(len(before), before.shape[1], profile.shape[1])
         return r.index_add(1, self.wave, waves).mT
+
+    def _told(self, before: Tensor, after: Tensor, angle: Tensor) -> Tensor:
+        """d of two frames and, of the largest amplitudes, u ⊗ d, (…, wave numbers, told)."""
+        d = _pairs(before, after, angle) / self.spread[: before.shape[-2]]
+        u = _BEND * d[..., 0, 0, :_JETS].real
+        bent = u[..., None, :, None] * d[..., :_BENT].flatten(-2)[..., None, :]
+        return torch.cat([d.flatten(-2), bent.flatten(-2)], dim=-1)
 
 
 def drift(wave: Tensor, amplitudes: Tensor, turns: int) -> Tensor:
@@ -278,6 +312,21 @@ def _solved(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def _unit(factor: Tensor) -> Tensor:
     return factor / factor.abs().square().sum(0).sqrt().clamp_min(1e-300)
+
+
+def _pairs(before: Tensor, after: Tensor, angle: Tensor) -> Tensor:
+    """Means and differences of frames, turned to half-way between them, (…, wave numbers, 2, heeded)."""
+    turn = torch.arange(before.shape[-2]).to(angle)[:, None] * (angle / 2)
+    half = torch.polar(torch.ones_like(turn), turn)
+    before, after = before * half, after * half.conj()
+    return torch.stack([(before + after) / 2, after - before], dim=-2)
+
+
+def _whole(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Complex rows (n, …) in whole numbers of grains (n, …, 2), and their grains (n,)."""
+    parts = torch.view_as_real(rows.contiguous())
+    grain = parts.abs().amax((1, 2)).clamp_min(1e-300) / _GRAINS
+    return (parts / grain[:, None, None]).round(), grain
 
 
 def _lagrange(places: Sequence[float], x: float) -> list[float]:

@@ -182,7 +182,7 @@ class KernelDynamics(KeptTypes):
         self.register_buffer("large", torch.zeros(trajectories, frames, large, 2, dtype=torch.float16))
         self.register_buffer("small", torch.zeros(trajectories, frames, modes - large, 2, dtype=torch.int8))
         self.register_buffer("grain", torch.ones(modes - large))
-        self.between = BetweenFrames(waves, values) if waves else None
+        self.between = BetweenFrames(waves, values, longitudes) if waves else None
         self._weights: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
@@ -240,12 +240,12 @@ class KernelDynamics(KeptTypes):
         self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
         self._weights = None
         if self.between is not None and between is not None and fields.shape[1] > 2 * ENDS + 1:
-            angle = self._angle()
-            self.between.learn(map(self._off, amplitudes, between, repeat(angle)), angle)
+            angle, seen = self._angle(), heeded(self.wave, self.size.double(), amplitudes)
+            self.between.learn(seen, map(self._off, amplitudes, between, repeat(angle)), angle)
 
-    def _off(self, amplitudes: Tensor, between: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-        """What `BetweenFrames.learn` takes of a trajectory (T, modes) and of what is between its frames,
-        (T − 1, nodes, V, latitudes, longitudes)."""
+    def _off(self, amplitudes: Tensor, between: Tensor, angle: Tensor) -> Tensor:
+        """What `BetweenFrames.learn` takes of a trajectory (T, modes), of what is between its frames, (T − 1,
+        nodes, V, latitudes, longitudes)."""
         turn, frames = angle * self.wave, list(amplitudes)
         count = len(frames) - 1
         path = torch.stack([torch.stack([cubic(frames, k + s, turn) for s in nodes()]) for k in range(count)])
@@ -257,8 +257,7 @@ class KernelDynamics(KeptTypes):
         off = torch.cat([(self._fields(beyond) - mean) / FAR, between - self._fields(path)], dim=1)
         spectrum = torch.fft.rfft(off * self._fine(), norm="forward").flatten(-3, -2)
         both = _both(torch.arange(int(self.wave[-1]) + 1)).to(off).sqrt()
-        seen = heeded(self.wave, self.size.double(), amplitudes)
-        return torch.cat([seen[:-1], seen[1:]], dim=-1), spectrum[..., : len(both)] * both
+        return spectrum[..., : len(both)] * both
 
     def untold(self, fields: Tensor) -> float:
         """The share of the mean square change over a frame of trajectories that the flow does not tell."""

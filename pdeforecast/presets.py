@@ -50,7 +50,7 @@ PRESETS = {
     ),
     "memory": Preset(
         LinearFieldConfig(latents=576, degree=2, rank=4),
-        KernelDynamicsConfig(waves=1024),
+        KernelDynamicsConfig(waves=2048),
         TrainingConfig(field_steps=2, copies=1),
         0,
     ),
