@@ -10,14 +10,14 @@ What it misses is faster than frames tell, such as gravity waves, and no interpo
 the equation from each frame (`generation/refinement.py`) show it. For each wave number m it is a linear
 function of the two frames beside, of another jet another one: at s between frames k and k + 1
 
-    r_m(s) = Σ_q φ_q τ_q(s) ψ_q · (1, u) ⊗ d_m,
+    r_m(s) = Σ_q φ_q τ_q(s) ψ_q · (d_m, u ⊗ d_m),
 
 with the mean and the difference d_m of the amplitudes a_m(k), a_m(k + 1), as they turn, and the largest
-amplitudes u of m = 0, which are what the jet is, each in units of its spread; waves q have a profile φ over
-latitudes and a course τ, a polynomial in s that vanishes on frames. Ridge regression gives one tensor
-(amplitudes, courses, profiles) for each m; the terms of its canonical polyadic decomposition, by alternating
-least squares from Jennrich's algorithm, are the waves. A turn of the world by α leaves u as it is and
-multiplies all else by e^{−imα}.
+amplitudes u of m = 0, which are what the jet is, each in units of its spread; u counts for the largest of d_m
+alone. Waves q have a profile φ over latitudes and a course τ, a polynomial in s that vanishes on frames.
+Ridge regression gives one tensor (amplitudes, courses, profiles) for each m; the terms of its canonical
+polyadic decomposition, by alternating least squares from Jennrich's algorithm, are the waves. A turn of the
+world by α leaves u as it is and multiplies all else by e^{−imα}.
 
 The first interval has no frame before it, and the last none after it. The cubic through the four nearest then
 goes on, and how far the frame beyond lies off it, over 16, is one more number of a course, for either end,
