@@ -48,8 +48,8 @@ _RIDGE = 2e-3
 """Of the regression, in units of the mean square of what tells."""
 _LEAST_SPREAD = 1e-6
 """Of a mean or a difference, in units of the spread of its amplitude."""
-_GRAINS = 127
-"""The largest number of a wave, in units of the grain in which its profile or its ψ is remembered."""
+GRAINS = 127
+"""The largest of the numbers that eight bits remember, in units of their grain."""
 _JITTER = 1e-9
 """Of normal equations, in units of their largest diagonal element."""
 _SWEEPS = 400
@@ -85,7 +85,7 @@ class BetweenFrames(KeptTypes):
     Args:
         waves: Q.
         values: V·latitudes, of a profile.
-        longitudes: of the grid.
+        numbers: wave numbers of the grid.
 
     Attributes:
         wave: (Q,), m.
@@ -104,7 +104,7 @@ class BetweenFrames(KeptTypes):
     strength: Tensor
     spread: Tensor
 
-    def __init__(self, waves: int, values: int, longitudes: int) -> None:
+    def __init__(self, waves: int, values: int, numbers: int) -> None:
         super().__init__()
         told = 2 * (_HEEDED + _JETS * _BENT)
         self.register_buffer("wave", torch.zeros(waves, dtype=torch.long))
@@ -112,7 +112,7 @@ class BetweenFrames(KeptTypes):
         self.register_buffer("course", torch.zeros(waves, len(_ENDS) + _NODES, 2, dtype=torch.float16))
         self.register_buffer("profile", torch.zeros(waves, values, 2, dtype=torch.int8))
         self.register_buffer("strength", torch.zeros(waves))
-        self.register_buffer("spread", torch.ones((longitudes + 1) // 2, 2, _HEEDED))
+        self.register_buffer("spread", torch.ones(numbers, 2, _HEEDED))
 
     def learn(self, frames: Tensor, missed: Iterable[Tensor], angle: Tensor) -> None:
         """Finds the waves that matter most.
@@ -325,7 +325,7 @@ def _pairs(before: Tensor, after: Tensor, angle: Tensor) -> Tensor:
 def _whole(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Complex rows (n, …) in whole numbers of grains (n, …, 2), and their grains (n,)."""
     parts = torch.view_as_real(rows.contiguous())
-    grain = parts.abs().amax((1, 2)).clamp_min(1e-300) / _GRAINS
+    grain = parts.abs().amax((1, 2)).clamp_min(1e-300) / GRAINS
     return (parts / grain[:, None, None]).round(), grain
 
 

@@ -53,6 +53,7 @@ from torch import Tensor
 from pdeforecast.between_frames import (
     ENDS,
     FAR,
+    GRAINS,
     BetweenFrames,
     KeptTypes,
     cubic,
@@ -91,8 +92,6 @@ _LOOSE_MODES = 1024
 """Of the largest modes, what loose points are seen through: many points, and all modes, would be dear."""
 _LARGE_MODES = 256
 """Those whose amplitudes are remembered to eleven bits; of the others eight are enough."""
-_GRAINS = 127
-"""The largest amplitude of a small mode, in units of the grain in which it is remembered."""
 _POLE = 1e-6
 """Degrees from a pole within which a latitude is the pole."""
 _LEAST_LEFT = 1e-6
@@ -182,7 +181,7 @@ class KernelDynamics(KeptTypes):
         self.register_buffer("large", torch.zeros(trajectories, frames, large, 2, dtype=torch.float16))
         self.register_buffer("small", torch.zeros(trajectories, frames, modes - large, 2, dtype=torch.int8))
         self.register_buffer("grain", torch.ones(modes - large))
-        self.between = BetweenFrames(waves, values, longitudes) if waves else None
+        self.between = BetweenFrames(waves, values, waves_on(longitudes)) if waves else None
         self._weights: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
@@ -234,7 +233,7 @@ class KernelDynamics(KeptTypes):
         remembered = torch.view_as_real(amplitudes / self.size)
         large, small = self._by_size().tensor_split([self.large.shape[2]])
         self.large.copy_(remembered[:, :, large])
-        self.grain.copy_(remembered[:, :, small].abs().amax((0, 1, 3)).clamp_min(1e-12) / _GRAINS)
+        self.grain.copy_(remembered[:, :, small].abs().amax((0, 1, 3)).clamp_min(1e-12) / GRAINS)
         self.small.copy_((remembered[:, :, small] / self.grain[:, None]).round())
         rest = self._area() * (fields - self._fields(amplitudes)).square()
         self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
@@ -244,8 +243,8 @@ class KernelDynamics(KeptTypes):
             self.between.learn(seen, map(self._off, amplitudes, between, repeat(angle)), angle)
 
     def _off(self, amplitudes: Tensor, between: Tensor, angle: Tensor) -> Tensor:
-        """What `BetweenFrames.learn` takes of a trajectory (T, modes), of what is between its frames, (T − 1,
-        nodes, V, latitudes, longitudes)."""
+        """What `BetweenFrames.learn` takes of a trajectory (T, modes) and of what is between its frames,
+        (T − 1, nodes, V, latitudes, longitudes)."""
         turn, frames = angle * self.wave, list(amplitudes)
         count = len(frames) - 1
         path = torch.stack([torch.stack([cubic(frames, k + s, turn) for s in nodes()]) for k in range(count)])
