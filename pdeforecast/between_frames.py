@@ -19,13 +19,21 @@ Ridge regression gives one tensor (amplitudes, courses, profiles) for each m; th
 polyadic decomposition, by alternating least squares from Jennrich's algorithm, are the waves. A turn of the
 world by α leaves u as it is and multiplies all else by e^{−imα}.
 
-The first interval has no frame before it, and the last none after it. The cubic through the four nearest then
-goes on, and how far the frame beyond lies off it, over 16, is one more number of a course, for either end,
-learned from intervals where that frame is known.
+Profiles of all m lie near one space of few directions over latitudes, and are told there. ψ and φ are whole
+numbers of grains, which are finer where all waves have small numbers. They are not rounded one by one: each
+takes over what those before it missed, as far as it tells of the same, and φ is sought anew for the ψ that
+came out.
+
+The first interval has no frame before it, and the last may have none after it. The cubic through the four
+nearest then goes on, and how far the frame beyond lies off it, over 16, is one more number of a course, for
+either end, learned from intervals where that frame is known.
 
 Sources: S. E. Leurgans, R. T. Ross and R. B. Abel, A decomposition for three-way arrays, SIAM J. Matrix Anal.
 Appl. 14 (1993) 1064 (Jennrich's algorithm); T. G. Kolda and B. W. Bader, Tensor decompositions and
-applications, SIAM Review 51 (2009) 455 (section 3.4, alternating least squares).
+applications, SIAM Review 51 (2009) 455 (section 3.4, alternating least squares); M. Rajih, P. Comon and
+R. A. Harshman, Enhanced line search, SIAM J. Matrix Anal. Appl. 30 (2008) 1128 (extrapolation, by the cube
+root of the sweep); L. Babai, On Lovász' lattice reduction and the nearest lattice point problem,
+Combinatorica 6 (1986) 1 (nearest plane).
 """
 
 import math
@@ -38,13 +46,13 @@ _NODES = 11
 """Places in an interval that a course is known at."""
 _HEEDED = 80
 """Amplitudes of each wave number that waves are told by, the largest."""
-_JETS = 2
+_JETS = 4
 """Amplitudes of m = 0 that tell what the jet is."""
-_BENT = 40
+_BENT = 32
 """Amplitudes of each wave number, the largest, that count otherwise of another jet."""
 _BEND = 0.3
 """What a jet counts for, where 1 itself counts for 1."""
-_RIDGE = 2e-3
+_RIDGE = 1.5e-3
 """Of the regression, in units of the mean square of what tells."""
 _LEAST_SPREAD = 1e-6
 """Of a mean or a difference, in units of the spread of its amplitude."""
@@ -52,8 +60,16 @@ GRAINS = 127
 """The largest of the numbers that eight bits remember, in units of their grain."""
 _JITTER = 1e-9
 """Of normal equations, in units of their largest diagonal element."""
-_SWEEPS = 400
+_DIRECTIONS = 128
+"""Over latitudes, that profiles are told in."""
+_FINER = 0.5
+"""The power of the spread of profiles along a direction, that its grain is proportional to."""
+_FINEST = 1e-4
+"""Grain, in units of the coarsest of the same wave."""
+_SWEEPS = 150
 """Of alternating least squares."""
+_SETTLED = 20
+"""After so many, every third is begun from where the ones before it lead."""
 _WIDER = 2
 """Directions of amplitudes and of profiles that they are sought in, for each term."""
 _NEWTON = 4
@@ -90,27 +106,34 @@ class BetweenFrames(KeptTypes):
     Attributes:
         wave: (Q,), m.
         heed: ψ (Q, told, 2), real and imaginary parts, in whole numbers of grains.
+        grain: (wave numbers, told), of each of ψ, in units of the coarsest.
         course: τ (Q, 2 + nodes, 2): how far the frames beyond the first and the last lie off, over 16, and at
             the nodes.
-        profile: φ (Q, V·latitudes, 2), likewise in whole numbers.
+        profile: φ (Q, directions, 2), likewise in whole numbers.
+        direction: (V·latitudes, directions), orthogonal; their lengths are the grains of φ.
         strength: (Q,), what the product of both is multiplied by.
         spread: (wave numbers, 2, heeded), of the means and the differences, in units of σ.
     """
 
     wave: Tensor
     heed: Tensor
+    grain: Tensor
     course: Tensor
     profile: Tensor
+    direction: Tensor
     strength: Tensor
     spread: Tensor
 
     def __init__(self, waves: int, values: int, numbers: int) -> None:
         super().__init__()
         told = 2 * (_HEEDED + _JETS * _BENT)
-        self.register_buffer("wave", torch.zeros(waves, dtype=torch.long))
+        directions = min(_DIRECTIONS, values)
+        self.register_buffer("wave", torch.zeros(waves, dtype=torch.int16))
         self.register_buffer("heed", torch.zeros(waves, told, 2, dtype=torch.int8))
+        self.register_buffer("grain", torch.ones(numbers, told, dtype=torch.float16))
         self.register_buffer("course", torch.zeros(waves, len(_ENDS) + _NODES, 2, dtype=torch.float16))
-        self.register_buffer("profile", torch.zeros(waves, values, 2, dtype=torch.int8))
+        self.register_buffer("profile", torch.zeros(waves, directions, 2, dtype=torch.int8))
+        self.register_buffer("direction", torch.zeros(values, directions, dtype=torch.float16))
         self.register_buffer("strength", torch.zeros(waves))
         self.register_buffer("spread", torch.ones(numbers, 2, _HEEDED))
 
@@ -128,7 +151,7 @@ class BetweenFrames(KeptTypes):
         self.spread[: len(pairs[0, 0])] = pairs.abs().square().mean((0, 1)).sqrt().clamp_min(_LEAST_SPREAD)
         outer, inner = [*range(ENDS), *range(-ENDS, 0)], slice(ENDS, -ENDS)
         numbers, told = frames.shape[2], self.heed.shape[1]
-        values = (len(_ENDS) + _NODES) * self.profile.shape[1]
+        values = (len(_ENDS) + _NODES) * len(self.direction)
         squares, products = frames.new_zeros(numbers, told, told), frames.new_zeros(numbers, told, values)
         ends = []
         for path, off in zip(frames, missed, strict=True):
@@ -147,15 +170,21 @@ class BetweenFrames(KeptTypes):
         squares += known.mH @ known
         products.baddbmm_(known.mH, sought.flatten(1, 2).flatten(2))
         factors = torch.linalg.cholesky(_ridged(squares))
-        sizes = []
         for factor, tensor in zip(factors, products, strict=True):
             tensor.copy_(torch.linalg.solve_triangular(factor, tensor, upper=False))
-            sizes.append(torch.linalg.svdvals(tensor))
-        self._keep(factors, products.unflatten(-1, (len(_ENDS) + _NODES, -1)), torch.stack(sizes))
+        self._keep(factors, products.unflatten(-1, (len(_ENDS) + _NODES, -1)))
 
-    def _keep(self, factors: Tensor, tensors: Tensor, sizes: Tensor) -> None:
+    def _keep(self, factors: Tensor, tensors: Tensor) -> None:
         """The waves of tensors (wave numbers, told, 2 + nodes, V·latitudes), told in units of the factors of
         squares; of each wave number as many as it has of the largest singular values."""
+        moments = torch.stack([(x.mH @ x).real for x in tensors.flatten(1, 2)]).sum(0)
+        spread, direction = (
+            part.flip(-1)[..., : self.direction.shape[1]] for part in torch.linalg.eigh(moments)
+        )
+        finer = (spread / spread[0]).clamp_min(_FINEST**2) ** (_FINER / 2)
+        self.direction.copy_(direction * finer)
+        tensors = tensors @ direction.to(tensors)
+        sizes = torch.stack([torch.linalg.svdvals(tensor.flatten(1)) for tensor in tensors])
         threshold = sizes.flatten().sort(descending=True).values[: len(self.wave)][-1]
         ranks = (sizes >= threshold.clamp_min(1e-12)).sum(-1).clamp_max(self.profile.shape[1])
         start = 0
@@ -164,14 +193,25 @@ class BetweenFrames(KeptTypes):
             rank = min(wanted, len(self.wave) - start)
             if not rank:
                 continue
-            heed, course, profile = decomposed(tensors[m], rank)
-            heed = torch.linalg.solve_triangular(factors[m].mH, heed, upper=True)
+            heed, course, _ = decomposed(tensors[m], rank)
             own = slice(start, start + rank)
             self.wave[own] = m
             self.course[own] = torch.view_as_real(course.T.contiguous())
-            self.heed[own], grain = _whole(heed.T)
-            self.profile[own], other = _whole(profile.T)
-            self.strength[own] = grain * other
+            course = torch.view_as_complex(self.course[own].double()).T
+            upper = factors[m].mH
+            heed = torch.linalg.solve_triangular(upper, heed, upper=True)
+            small = (heed / _largest(heed, 0)).abs().square().mean(1).sqrt()
+            self.grain[m] = (small / small.amax().clamp_min(1e-300)).clamp_min(_FINEST)
+            own_grain = self.grain[m].to(finer)[:, None]
+            grain = own_grain * (_largest(heed / own_grain, 0) / GRAINS)
+            heed = _rounded(upper, heed, grain)
+            known = upper @ (heed * grain)
+            profile = _solved(tensors[m].movedim(2, 0).flatten(1), known, course).T
+            other = finer * (_largest(profile / finer, 1) / GRAINS)
+            profile = _rounded(torch.linalg.cholesky(_normal(known, course)).mH, profile, other)
+            self.heed[own] = torch.view_as_real(heed.T.contiguous())
+            self.profile[own] = torch.view_as_real(profile)
+            self.strength[own] = (grain[0] / own_grain[0]) * (other[:, 0] / finer[0])
             start += rank
 
     def off(self, before: Tensor, after: Tensor, place: float, ends: Sequence[bool], angle: Tensor) -> Tensor:
@@ -190,11 +230,12 @@ class BetweenFrames(KeptTypes):
         for end, here in enumerate(ends):
             if here:
                 size = size + _beyond(self.wave, angle, [place], end)[:, 0] * course[:, end]
-        told = self._told(before, after, angle)[:, self.wave]
+        own = self.wave.long()
+        told = (self._told(before, after, angle) * self.grain[: before.shape[1]])[:, own]
         size = torch.einsum("bqt,qt->bq", told, heed) * (size * self.strength)
         waves = size[..., None] * profile
         r = waves.new_zeros(len(before), before.shape[1], profile.shape[1])
-        return r.index_add(1, self.wave, waves).mT
+        return self.direction.to(waves) @ r.index_add(1, own, waves).mT
 
     def _told(self, before: Tensor, after: Tensor, angle: Tensor) -> Tensor:
         """d of two frames and, of the largest amplitudes, u ⊗ d, (…, wave numbers, told)."""
@@ -294,20 +335,39 @@ def _alternating(tensor: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     parted = torch.linalg.solve(turn, core.flatten(1)).view_as(core)
     short, value, long = torch.linalg.svd(parted, full_matrices=False)
     a, b, c = left[:, :rank] @ turn, short[:, :, 0].T, (value[:, :1] * long[:, 0]).T
+    a_then, b_then = a, b
     by_row, by_course, by_column = (tensor.movedim(i, 0).flatten(1) for i in range(3))
-    for _ in range(_SWEEPS):
+    for sweep in range(1, _SWEEPS + 1):
+        if sweep > _SETTLED and sweep % 3 == 0:
+            far, wide = (_unit(x + sweep ** (1 / 3) * (x - then)) for x, then in ((a, a_then), (b, b_then)))
+            there = far, wide, _solved(by_column, far, wide)
+            if _missed(by_column, *there) < _missed(by_column, a, b, c):
+                a, b, c = there
+        a_then, b_then = a, b
         a = _unit(_solved(by_row, b, c))
         b = _unit(_solved(by_course, a, c))
         c = _solved(by_column, a, b)
     return a, b, c
 
 
+def _missed(by_column: Tensor, a: Tensor, b: Tensor, c: Tensor) -> float:
+    return float((by_column - c @ _products(a, b).mT).abs().square().sum())
+
+
 def _solved(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """X of the least squares matrix ≈ X (A ⊙ B)ᵀ, with the column-wise products ⊙ of Khatri and Rao."""
+    return torch.linalg.solve(_normal(a, b), _products(a, b).mH @ matrix.mT).mT
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """A ⊙ B."""
+    return (a[:, None] * b).flatten(0, 1)
+
+
+def _normal(a: Tensor, b: Tensor) -> Tensor:
+    """(A ⊙ B)ᴴ (A ⊙ B), and a little more."""
     normal = (a.mH @ a) * (b.mH @ b)
-    doubt = _JITTER * normal.diagonal().real.amax() * torch.eye(len(normal)).to(normal)
-    products = (a[:, None] * b).flatten(0, 1)
-    return torch.linalg.solve(normal + doubt, products.mH @ matrix.mT).mT
+    return normal + _JITTER * normal.diagonal().real.amax() * torch.eye(len(normal)).to(normal)
 
 
 def _unit(factor: Tensor) -> Tensor:
@@ -322,11 +382,25 @@ def _pairs(before: Tensor, after: Tensor, angle: Tensor) -> Tensor:
     return torch.stack([(before + after) / 2, after - before], dim=-2)
 
 
-def _whole(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Complex rows (n, …) in whole numbers of grains (n, …, 2), and their grains (n,)."""
-    parts = torch.view_as_real(rows.contiguous())
-    grain = parts.abs().amax((1, 2)).clamp_min(1e-300) / GRAINS
-    return (parts / grain[:, None, None]).round(), grain
+def _largest(matrix: Tensor, dim: int) -> Tensor:
+    """The largest real or imaginary part along a dimension, which remains."""
+    return torch.view_as_real(matrix).abs().amax((dim, 2), keepdim=True).squeeze(2).clamp_min(1e-300)
+
+
+def _rounded(upper: Tensor, matrix: Tensor, grain: Tensor) -> Tensor:
+    """Whole numbers Z, real and imaginary, such that U (g Z) is near U Y, by the nearest plane.
+
+    Args:
+        upper: U (n, n), with a positive diagonal.
+        matrix: Y (n, k).
+        grain: g (n, k).
+    """
+    left, whole = upper @ matrix, torch.zeros_like(matrix)
+    for i in reversed(range(len(upper))):
+        best = torch.view_as_real(left[i] / (upper[i, i] * grain[i]))
+        whole[i] = torch.view_as_complex(best.round().clamp(-GRAINS, GRAINS))
+        left[: i + 1] -= upper[: i + 1, i, None] * (grain[i] * whole[i])
+    return whole
 
 
 def _lagrange(places: Sequence[float], x: float) -> list[float]:

@@ -85,7 +85,7 @@ class KernelDynamicsConfig:
 
     Attributes:
         trajectories: how many; a run remembers no more than it is given.
-        frames: of each that are remembered; 0 for all.
+        frames: of each that are remembered; 0 for all. Where there are waves, a run adds one.
         stride: frames that one step spans.
         modes: zonal harmonics that are kept.
         latitudes, longitudes: of the grid on which states are read; a run sets them to those of its data, if

@@ -475,10 +475,13 @@ class KernelDynamics(KeptTypes):
     def path(self, amplitudes: Tensor, times: Sequence[float]) -> Tensor:
         """Fields (batch, times, V, latitudes, longitudes) at those of `times` that are not zero."""
         at = [time / float(self.gap) for time in times if time > 0]
-        frames = [amplitudes]
+        frames, end = [amplitudes], self.large.shape[1]
         while len(frames) <= max(3, math.ceil(at[-1]) + 1):
-            frames += self.carried(frames[-1])
-        angle, end = self._angle(), self.large.shape[1]
+            # What follows is known of frames up to `end` − stride − 1: none later leads to the last.
+            now = len(frames) - 1
+            start = min(now, end - 1 - self.stride) if now < end - 1 else now
+            frames += self.carried(frames[start])[now - start :]
+        angle = self._angle()
         # After the last frame of a trajectory nothing is remembered that a cubic before it could lean on.
         among = [frames[:end] if x < end - 1 else frames for x in at]
         turned = [cubic(near, x, angle * self.wave) for near, x in zip(among, at, strict=True)]

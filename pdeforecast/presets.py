@@ -50,7 +50,7 @@ PRESETS = {
     ),
     "memory": Preset(
         LinearFieldConfig(latents=576, degree=2, rank=4),
-        KernelDynamicsConfig(waves=2048),
+        KernelDynamicsConfig(waves=3072),
         TrainingConfig(field_steps=2, copies=1),
         0,
     ),

@@ -194,7 +194,8 @@ def _remembering(
     return replace(
         dynamics,
         trajectories=min(dynamics.trajectories, ds.sizes.get("sample", 1)),
-        frames=frames,
+        # What is between frames is told by the one after the last, too.
+        frames=frames + (dynamics.waves > 0),
         modes=min(dynamics.modes, len(fields_of(ds)[0]) * latitudes * waves_on(longitudes)),
         latitudes=latitudes,
         longitudes=longitudes,

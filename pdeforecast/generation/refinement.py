@@ -9,6 +9,7 @@ what its means lack,
 with the flow Φ over a frame, the means M over cells and their inverse I (`cells.py`), from x₀ = I y₀. What
 was not known at first is forgotten, as fast as small scales follow large ones
 (`python benchmarks/resolution.py`). What the solution is between frames is kept, too: no frame tells it.
+So that the last frame lies between two others, as those before it do, the solution then goes on to one more.
 
 Source: A. Azouani, E. Olson and E. S. Titi, Continuous data assimilation using general interpolant
 observables, J. Nonlinear Sci. 24 (2014) 277.
@@ -59,12 +60,13 @@ def refined(
     ds: xr.Dataset, pde: PDE, jobs: int, places: Sequence[float] = ()
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Each trajectory of `ds` on the grid of the solver, one after another: its frames (T, latitudes,
-    longitudes, V), and what it is between them, ((T − 1)·places, latitudes, longitudes, V).
+    longitudes, V), and, if there are places, what it is after each frame at these and at last when the next
+    is due, (T·(places + 1), latitudes, longitudes, V).
 
     Args:
         pde: what `equation_of_means` found.
         jobs: processes at most.
-        places: between frames, in units of the time from one to the next, in rising order.
+        places: in units of the time from frame to frame, below 1, in rising order.
 
     Raises:
         DivergedError: if a solution leaves the finite numbers.
@@ -79,16 +81,23 @@ def refined(
 def refined_dataset(
     ds: xr.Dataset, pde: PDE, values: Sequence[NDArray[np.float32]], places: Sequence[float] = ()
 ) -> xr.Dataset:
-    """The refined trajectories, or what they are at the `places` between frames, as `ds` would hold them."""
+    """The refined trajectories, or what they are after each frame at the `places` and when the next is due,
+    as `ds` would hold them."""
     own: Any = pde
     units = {name: pde.units[name] for name in pde.variables}
     attrs = {**ds.attrs, CELLS: own.coarsen}
     axes, times = _on_own_grid(pde).coordinates(), times_of(ds)
     if places:
-        times = [before + s * (after - before) for before, after in pairwise(times) for s in places]
+        times = [t + s * gap for t, gap in zip(times, _gaps(times), strict=True) for s in (*places, 1.0)]
     space = GEOMETRIES[pde.geometry]
     fine = to_dataset(np.stack(values), space, units, axes, times, "time", pde.units.get("time", "1"), attrs)
     return fine.assign_coords(sample=ds["sample"]) if "sample" in ds.coords else fine
+
+
+def _gaps(times: Sequence[float]) -> list[float]:
+    """From each frame to the next; the last is followed like the one before."""
+    gaps = [after - before for before, after in pairwise(times)]
+    return [*gaps, *gaps[-1:]]
 
 
 def _on_own_grid(pde: PDE) -> PDE:
@@ -106,15 +115,17 @@ def _trajectory(
         known = seen[index].double()
         state = undone(known[0], own.coarsen)
         path.append(state)
-        for before, after, told in zip(times, times[1:], known[1:], strict=False):
-            stops = [s * (after - before) for s in (*places, 1.0)]
-            *inner, forecast = (
+        for told, gap in zip([*known[1:], None] if places else known[1:], _gaps(times), strict=False):
+            stops = [s * gap for s in (*places, 1.0)]
+            after = [
                 frame.movedim(-1, 0)
                 for frame in frames(pde, dict(zip(names, state, strict=True)), stops, axes)
-            )
-            between += inner
-            state = forecast + undone(told - means(forecast, own.coarsen), own.coarsen)
-            path.append(state)
+            ]
+            if places:
+                between += after
+            if told is not None:
+                state = after[-1] + undone(told - means(after[-1], own.coarsen), own.coarsen)
+                path.append(state)
     made = (torch.stack(path), torch.stack(between) if between else state.new_zeros(0, *state.shape))
     whole, inside = (part.movedim(1, -1).float().numpy() for part in made)
     return whole, inside

@@ -76,7 +76,8 @@ def learn_linear(progress: Progress, encoded: list[Encoded], times: tuple[float,
 
 
 def remember(model: Forecaster, data: Trajectories) -> float:
-    """Gives trajectories to the kernel dynamics.
+    """Gives trajectories to the kernel dynamics; where it is known what they are between their frames, they
+    have the one after the last from there.
 
     Returns:
         The share of the mean square change in the fields, over a frame, that they do not tell.
@@ -84,20 +85,33 @@ def remember(model: Forecaster, data: Trajectories) -> float:
     dynamics = model.dynamics
     assert isinstance(dynamics, KernelDynamics)
     count, frames = dynamics.large.shape[:2]
-    fields = torch.stack([_on_grid(model, data, i)[:frames] for i in range(count)])
-    gap, inner = (data.times[frames - 1] - data.times[0]) / (frames - 1), data.between
-    between = None
-    if inner is not None:
-        paths = (_on_grid(model, inner, i).unflatten(0, (-1, len(nodes()))) for i in range(count))
-        between = (path[: frames - 1] for path in paths)
+    gap = (data.times[-1] - data.times[0]) / (len(data.times) - 1)
+    inner, between = data.between, None
+    if inner is None:
+        fields = torch.stack([_on_grid(model, data, i, slice(frames)) for i in range(count)])
+    else:
+        places = len(nodes()) + 1
+        all_of_it, last = (
+            slice((frames - 1) * places),
+            slice((frames - 1) * places - 1, (frames - 1) * places),
+        )
+        paths = [
+            torch.cat([_on_grid(model, data, i, slice(frames - 1)), _on_grid(model, inner, i, last)])
+            for i in range(count)
+        ]
+        fields = torch.stack(paths)
+        # One at a time: they are large.
+        between = (
+            _on_grid(model, inner, i, all_of_it).unflatten(0, (-1, places))[:, :-1] for i in range(count)
+        )
     dynamics.learn(fields, gap, between)
     return dynamics.untold(fields)
 
 
-def _on_grid(model: Forecaster, data: Trajectories, index: int) -> Tensor:
-    """A trajectory (T, V, latitudes, longitudes) on the grid of the kernel dynamics: as it is, or as latents
-    show it."""
-    dynamics, values = model.dynamics, data.values[index : index + 1, :][0].to(model.mean)
+def _on_grid(model: Forecaster, data: Trajectories, index: int, at: slice) -> Tensor:
+    """Frames of a trajectory (T, V, latitudes, longitudes) on the grid of the kernel dynamics: as they are,
+    or as latents show them."""
+    dynamics, values = model.dynamics, data.values[index : index + 1, at][0].to(model.mean)
     assert isinstance(dynamics, KernelDynamics) and isinstance(model.encoder, PrincipalSGD)
     nodes = dynamics.points()
     if data.points.shape == nodes.shape and torch.allclose(data.points.to(nodes), nodes, atol=1e-6):

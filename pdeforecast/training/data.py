@@ -23,7 +23,8 @@ class Trajectories:
         static_points: (K, point_dim).
         static_measure: (K,), likewise.
         statics: (1 or S, K, statics).
-        between: the same trajectories at the `between_frames.nodes` between frames, if these are known.
+        between: the same trajectories after each frame, at the `between_frames.nodes` and when the next is
+            due, if these are known.
     """
 
     times: tuple[float, ...]
