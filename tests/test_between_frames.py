@@ -8,7 +8,10 @@ from torch import Generator, Tensor
 
 from pdeforecast import between_frames
 from pdeforecast.between_frames import (
+    GRAINS,
+    _largest,
     _ridged,
+    _rounded,
     _weights,
     cubic,
     decomposed,
@@ -52,6 +55,22 @@ def test_a_tensor_of_few_terms_is_found_again(shape: tuple[int, int, int]) -> No
     found = a / a.abs().square().sum(0).sqrt()
     known = factors[0] / factors[0].abs().square().sum(0).sqrt()
     assert float((found.mH @ known).abs().amax(0).min()) > 1 - 1e-6
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.9, 0.999])
+def test_rounded_numbers_take_over_what_others_missed(alike: float) -> None:
+    """The more alike what is told by them, the more is gained over rounding each by itself."""
+    told = noise(random(0), 300, 1) * alike + noise(random(1), 300, 40) * (1 - alike)
+    upper, exact = torch.linalg.cholesky(told.mH @ told).mH, noise(random(2), 40, 6)
+    grain = (_largest(exact, 0) / GRAINS).expand(exact.shape)
+    found = _rounded(upper, exact, grain)
+    parts = torch.view_as_real(found)
+    assert torch.equal(parts, parts.round()) and float(parts.abs().max()) <= GRAINS
+    alone = torch.view_as_complex(torch.view_as_real(exact / grain).round())
+    missed, before = ((told @ (grain * whole - exact)).abs().square().sum() for whole in (found, alone))
+    assert bool(missed < (1.05 if alike == 0 else 0.5) * before)
+    # What is whole already stays as it is.
+    close(_rounded(upper, grain * found, grain), found, 1e-10)
 
 
 def test_ridge_regression_of_many_amplitudes_on_several_threads(two_threads: None) -> None:

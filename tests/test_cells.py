@@ -120,8 +120,8 @@ def test_a_series_of_means_tells_what_lies_between(flows: tuple[xr.Dataset, xr.D
 def test_between_frames_lies_the_solution_from_the_frame_before(
     flows: tuple[xr.Dataset, xr.Dataset],
 ) -> None:
-    """At the end of an interval it is the next frame, but for what that was told; half-way it is nearer. After
-    the last frame it goes on."""
+    """At the end of an interval it is the next frame, but for what that was told; half-way it is nearer. It
+    goes on after the last frame."""
     coarse, _ = flows
     places = (0.5,)
     ((path, between),) = refined(coarse.isel(sample=0, drop=True), TINY, 1, places)
@@ -179,6 +179,8 @@ def test_waves_between_frames_are_learned_unless_none_are_asked_for(
     model: pf.Forecaster, flows: tuple[xr.Dataset, xr.Dataset], tmp_path: Path
 ) -> None:
     assert bool(model.dynamics.between.strength.any())
+    # The one after the last of the data, too, that the last interval lie between frames.
+    assert model.dynamics.large.shape[:2] == (3, TINY.frames + 1)
     save_dataset(flows[0], tmp_path / "train.nc")
     typed = ["train", str(tmp_path / "train.nc"), "-o", str(tmp_path / "run"), "--preset", "memory"]
     typed += ["--set", "field.latents=96", "--set", "dynamics.modes=200", "--set", "dynamics.waves=0"]

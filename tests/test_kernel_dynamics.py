@@ -244,6 +244,17 @@ def test_what_followed_is_remembered(taught: KernelDynamics) -> None:
     close(taught._amplitudes(found), path[:, 1:], 0.02)
 
 
+@pytest.mark.parametrize("stride", [3, 4, 5])
+def test_the_last_frame_is_led_to_by_one_whose_follower_is_known(stride: int) -> None:
+    """However many steps of how many frames lead to it, and though nothing before it is like it."""
+    made, fields = untaught(stride=stride), waves(1, TRAJECTORIES, FRAMES)
+    fields[:, -1] = waves(2, TRAJECTORIES, 1)[:, 0]
+    made.learn(fields, 0.5)
+    path = made._amplitudes(fields)
+    found = made.path(path[:, 0], [0.5 * (FRAMES - 1)])
+    close(made._amplitudes(found)[:, 0], path[:, -1], 0.05)
+
+
 def test_a_pattern_that_drifts_goes_on_drifting(encoder: PrincipalSGD) -> None:
     """One trajectory of a wave in solid rotation tells all: any phase, any time, on frames and between."""
     made = untaught(trajectories=1)
