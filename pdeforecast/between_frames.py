@@ -181,7 +181,7 @@ class BetweenFrames(KeptTypes):
         spread, direction = (
             part.flip(-1)[..., : self.direction.shape[1]] for part in torch.linalg.eigh(moments)
         )
-        finer = (spread / spread[0]).clamp_min(_FINEST**2) ** (_FINER / 2)
+        finer = (spread / spread[0].clamp_min(1e-300)).clamp_min(_FINEST**2) ** (_FINER / 2)
         self.direction.copy_(direction * finer)
         tensors = tensors @ direction.to(tensors)
         sizes = torch.stack([torch.linalg.svdvals(tensor.flatten(1)) for tensor in tensors])
