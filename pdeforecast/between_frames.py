@@ -20,9 +20,8 @@ polyadic decomposition, by alternating least squares from Jennrich's algorithm, 
 world by α leaves u as it is and multiplies all else by e^{−imα}.
 
 Profiles of all m lie near one space of few directions over latitudes, and are told there. ψ and φ are whole
-numbers of grains, which are finer where all waves have small numbers. They are not rounded one by one: each
-takes over what those before it missed, as far as it tells of the same, and φ is sought anew for the ψ that
-came out.
+numbers of grains, as fine each as makes all of them miss alike. They are not rounded one by one: each takes
+over what those before it missed, as far as it tells of the same, and φ is sought anew for the ψ that came out.
 
 The first interval has no frame before it, and the last may have none after it. The cubic through the four
 nearest then goes on, and how far the frame beyond lies off it, over 16, is one more number of a course, for
@@ -42,6 +41,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from pdeforecast.packed import Packed
+
 _NODES = 11
 """Places in an interval that a course is known at."""
 _HEEDED = 80
@@ -56,16 +57,14 @@ _RIDGE = 1.5e-3
 """Of the regression, in units of the mean square of what tells."""
 _LEAST_SPREAD = 1e-6
 """Of a mean or a difference, in units of the spread of its amplitude."""
-GRAINS = 127
-"""The largest of the numbers that eight bits remember, in units of their grain."""
+_GRAIN = 0.05
+"""What rounding a number makes a wave miss, in units of the least of the singular values that waves have."""
+_LEAST_SIZE = 1e-4
+"""Of a wave, in units of the largest."""
 _JITTER = 1e-9
 """Of normal equations, in units of their largest diagonal element."""
 _DIRECTIONS = 128
 """Over latitudes, that profiles are told in."""
-_FINER = 0.5
-"""The power of the spread of profiles along a direction, that its grain is proportional to."""
-_FINEST = 1e-4
-"""Grain, in units of the coarsest of the same wave."""
 _SWEEPS = 150
 """Of alternating least squares."""
 _SETTLED = 20
@@ -106,20 +105,18 @@ class BetweenFrames(KeptTypes):
     Attributes:
         wave: (Q,), m.
         heed: ψ (Q, told, 2), real and imaginary parts, in whole numbers of grains.
-        grain: (wave numbers, told), of each of ψ, in units of the coarsest.
+        grain: (wave numbers, told), of ψ.
         course: τ (Q, 2 + nodes, 2): how far the frames beyond the first and the last lie off, over 16, and at
             the nodes.
         profile: φ (Q, directions, 2), likewise in whole numbers.
-        direction: (V·latitudes, directions), orthogonal; their lengths are the grains of φ.
-        strength: (Q,), what the product of both is multiplied by.
+        direction: (V·latitudes, directions), orthonormal.
+        strength: (Q,), the grain of φ.
         spread: (wave numbers, 2, heeded), of the means and the differences, in units of σ.
     """
 
     wave: Tensor
-    heed: Tensor
     grain: Tensor
     course: Tensor
-    profile: Tensor
     direction: Tensor
     strength: Tensor
     spread: Tensor
@@ -129,10 +126,10 @@ class BetweenFrames(KeptTypes):
         told = 2 * (_HEEDED + _JETS * _BENT)
         directions = min(_DIRECTIONS, values)
         self.register_buffer("wave", torch.zeros(waves, dtype=torch.int16))
-        self.register_buffer("heed", torch.zeros(waves, told, 2, dtype=torch.int8))
-        self.register_buffer("grain", torch.ones(numbers, told, dtype=torch.float16))
+        self.heed = Packed(waves, told, 2)
+        self.register_buffer("grain", torch.ones(numbers, told, dtype=torch.bfloat16))
         self.register_buffer("course", torch.zeros(waves, len(_ENDS) + _NODES, 2, dtype=torch.float16))
-        self.register_buffer("profile", torch.zeros(waves, directions, 2, dtype=torch.int8))
+        self.profile = Packed(waves, directions, 2)
         self.register_buffer("direction", torch.zeros(values, directions, dtype=torch.float16))
         self.register_buffer("strength", torch.zeros(waves))
         self.register_buffer("spread", torch.ones(numbers, 2, _HEEDED))
@@ -178,41 +175,43 @@ class BetweenFrames(KeptTypes):
         """The waves of tensors (wave numbers, told, 2 + nodes, V·latitudes), told in units of the factors of
         squares; of each wave number as many as it has of the largest singular values."""
         moments = torch.stack([(x.mH @ x).real for x in tensors.flatten(1, 2)]).sum(0)
-        spread, direction = (
-            part.flip(-1)[..., : self.direction.shape[1]] for part in torch.linalg.eigh(moments)
-        )
-        finer = (spread / spread[0].clamp_min(1e-300)).clamp_min(_FINEST**2) ** (_FINER / 2)
-        self.direction.copy_(direction * finer)
+        direction = torch.linalg.eigh(moments)[1].flip(-1)[:, : self.direction.shape[1]]
+        self.direction.copy_(direction)
         tensors = tensors @ direction.to(tensors)
         sizes = torch.stack([torch.linalg.svdvals(tensor.flatten(1)) for tensor in tensors])
         threshold = sizes.flatten().sort(descending=True).values[: len(self.wave)][-1]
-        ranks = (sizes >= threshold.clamp_min(1e-12)).sum(-1).clamp_max(self.profile.shape[1])
+        threshold = threshold.clamp_min(max(_LEAST_SIZE * float(sizes.max()), 1e-12))
+        ranks = (sizes >= threshold).sum(-1).clamp_max(self.profile.shape[1])
+        missed = _GRAIN * threshold
+        heeds, profiles = (torch.zeros(part.shape).to(factors.real) for part in (self.heed, self.profile))
         start = 0
         for m, wanted in enumerate(ranks.tolist()):
             # Sizes may be alike.
             rank = min(wanted, len(self.wave) - start)
             if not rank:
                 continue
-            heed, course, _ = decomposed(tensors[m], rank)
+            heed, course, profile = decomposed(tensors[m], rank)
             own = slice(start, start + rank)
             self.wave[own] = m
             self.course[own] = torch.view_as_real(course.T.contiguous())
             course = torch.view_as_complex(self.course[own].double()).T
             upper = factors[m].mH
-            heed = torch.linalg.solve_triangular(upper, heed, upper=True)
-            small = (heed / _largest(heed, 0)).abs().square().mean(1).sqrt()
-            self.grain[m] = (small / small.amax().clamp_min(1e-300)).clamp_min(_FINEST)
-            own_grain = self.grain[m].to(finer)[:, None]
-            grain = own_grain * (_largest(heed / own_grain, 0) / GRAINS)
-            heed = _rounded(upper, heed, grain)
+            size = profile.abs().square().sum(0).sqrt()
+            self.grain[m] = missed / upper.diagonal().real
+            grain = self.grain[m].to(missed)[:, None]
+            heed = _rounded(upper, torch.linalg.solve_triangular(upper, heed * size, upper=True), grain)
             known = upper @ (heed * grain)
+            length = known.abs().square().sum(0).sqrt().clamp_min(1e-300)
+            known = known / length
             profile = _solved(tensors[m].movedim(2, 0).flatten(1), known, course).T
-            other = finer * (_largest(profile / finer, 1) / GRAINS)
-            profile = _rounded(torch.linalg.cholesky(_normal(known, course)).mH, profile, other)
-            self.heed[own] = torch.view_as_real(heed.T.contiguous())
-            self.profile[own] = torch.view_as_real(profile)
-            self.strength[own] = (grain[0] / own_grain[0]) * (other[:, 0] / finer[0])
+            upper = torch.linalg.cholesky(_normal(known, course)).mH
+            grain = missed / upper.diagonal().real
+            profile = _rounded(upper, profile, grain[:, None])
+            self.strength[own] = grain / length
+            heeds[own], profiles[own] = torch.view_as_real(heed.T), torch.view_as_real(profile)
             start += rank
+        self.heed.keep(heeds)
+        self.profile.keep(profiles)
 
     def off(self, before: Tensor, after: Tensor, place: float, ends: Sequence[bool], angle: Tensor) -> Tensor:
         """r (batch, V·latitudes, wave numbers) from `heeded` of two frames, (batch, wave numbers, heeded).
@@ -223,7 +222,8 @@ class BetweenFrames(KeptTypes):
             angle: θ.
         """
         heed, course, profile = (
-            torch.view_as_complex(part.double()) for part in (self.heed, self.course, self.profile)
+            torch.view_as_complex(part)
+            for part in (self.heed.numbers(), self.course.double(), self.profile.numbers())
         )
         weights = course.new_tensor(_lagrange([0.0, *nodes(), 1.0], place)[1:-1])
         size = course[:, len(_ENDS) :] @ weights
@@ -382,23 +382,18 @@ def _pairs(before: Tensor, after: Tensor, angle: Tensor) -> Tensor:
     return torch.stack([(before + after) / 2, after - before], dim=-2)
 
 
-def _largest(matrix: Tensor, dim: int) -> Tensor:
-    """The largest real or imaginary part along a dimension, which remains."""
-    return torch.view_as_real(matrix).abs().amax((dim, 2), keepdim=True).squeeze(2).clamp_min(1e-300)
-
-
 def _rounded(upper: Tensor, matrix: Tensor, grain: Tensor) -> Tensor:
     """Whole numbers Z, real and imaginary, such that U (g Z) is near U Y, by the nearest plane.
 
     Args:
         upper: U (n, n), with a positive diagonal.
         matrix: Y (n, k).
-        grain: g (n, k).
+        grain: g (n, 1).
     """
     left, whole = upper @ matrix, torch.zeros_like(matrix)
     for i in reversed(range(len(upper))):
         best = torch.view_as_real(left[i] / (upper[i, i] * grain[i]))
-        whole[i] = torch.view_as_complex(best.round().clamp(-GRAINS, GRAINS))
+        whole[i] = torch.view_as_complex(best.round())
         left[: i + 1] -= upper[: i + 1, i, None] * (grain[i] * whole[i])
     return whole
 

@@ -76,8 +76,8 @@ def usual_in_training(model: Forecaster, data: Trajectories) -> Familiarity:
     half of its trajectories while it remembers the first half alone, which makes it a little too lenient.
     """
     known = 0
-    if isinstance(model.dynamics, KernelDynamics) and len(model.dynamics.large) > 1:
-        known = len(model.dynamics.large) // 2
+    if isinstance(model.dynamics, KernelDynamics) and model.dynamics.trajectories > 1:
+        known = model.dynamics.trajectories // 2
         model = copy.deepcopy(model)
         cast(KernelDynamics, model.dynamics).forget(known)
     return usual(model, data, "training states", known)

@@ -206,12 +206,11 @@ def find(model: str | os.PathLike[str]) -> Path:
 
 
 def _probe_contexts(model: Forecaster) -> Tensor:
-    numbers = torch.randn(
-        1, model.config.field.latents, model.field.context_dim, generator=torch.Generator().manual_seed(0)
-    )
-    if isinstance(model.dynamics, KernelDynamics):
-        return numbers
-    return 0.5 * model.dynamics.context_scale.cpu() * numbers
+    # What remembers writes its latents anew, so one context serves all of them.
+    remembers = isinstance(model.dynamics, KernelDynamics)
+    count = 1 if remembers else model.config.field.latents
+    numbers = torch.randn(1, count, model.field.context_dim, generator=torch.Generator().manual_seed(0))
+    return numbers if remembers else 0.5 * model.dynamics.context_scale.cpu() * numbers
 
 
 @torch.no_grad()
@@ -219,7 +218,9 @@ def _probe(model: Forecaster, contexts: Tensor) -> Tensor:
     """What `model` decodes at fixed points after one step from `contexts`."""
     geometry = model.geometry
     points = geometry.random_points(32, torch.Generator().manual_seed(0))
-    start = Latents(model.lattice(), contexts.to(model.mean), model.windows())
+    start = Latents(
+        model.lattice(), contexts.to(model.mean).expand(1, len(model.lattice()), -1), model.windows()
+    )
     statics = torch.zeros(1, len(points), len(model.config.statics), dtype=torch.float64)
     around = model.surroundings(points, statics)
     # Dynamics that remember solve for their weights first, which takes seconds; the seal covers their memory.

@@ -53,7 +53,6 @@ from torch import Tensor
 from pdeforecast.between_frames import (
     ENDS,
     FAR,
-    GRAINS,
     BetweenFrames,
     KeptTypes,
     cubic,
@@ -67,6 +66,7 @@ from pdeforecast.cells import means, offsets, shrinks, undone
 from pdeforecast.geometry import Geometry, rotation
 from pdeforecast.latents import Latents
 from pdeforecast.observed import Observations, observed
+from pdeforecast.packed import Packed
 from pdeforecast.preconditioner import ExactStep
 from pdeforecast.principal import PrincipalSGD
 
@@ -90,8 +90,13 @@ _FEW = 64
 """States that tell how well trajectories are told."""
 _LOOSE_MODES = 1024
 """Of the largest modes, what loose points are seen through: many points, and all modes, would be dear."""
-_LARGE_MODES = 256
-"""Those whose amplitudes are remembered to eleven bits; of the others eight are enough."""
+_GRAIN = 0.2
+"""Of amplitudes, in units of the spread of the largest mode that is not kept: rounding then takes less than
+what such modes would give."""
+_PROFILE_GRAIN = 0.01
+"""The same of profiles, each times the spread of its mode: all amplitudes are read through them."""
+_LEAST_SPREAD = 1e-4
+"""Of a mode, in units of that of the largest: finer than of such, grains need not be."""
 _POLE = 1e-6
 """Degrees from a pole within which a latitude is the pole."""
 _LEAST_LEFT = 1e-6
@@ -122,27 +127,24 @@ class KernelDynamics(KeptTypes):
         latitude, longitude: of the grid, in degrees.
         gap: the time from frame to frame.
         wave: (modes,), the wave number m of each, in rising order.
-        profiles: b (modes, V·latitudes, 2), real and imaginary parts, orthonormal when weighted by area.
+        profile: σ b (modes, V, latitudes, 2), in cosines along latitudes, real and imaginary parts, in whole
+            numbers of grains.
         size: (modes,), σ, the spread of each amplitude.
         left: (V,), the variance of what the modes leave.
         weight: (V,), how much each variable counts: the largest is 1.
         mean: f̄ (V·latitudes,).
-        large: (S, T, ≤ 256, 2), what is remembered of the largest modes, in units of their spread.
-        small: (S, T, modes − 256, 2), the same of the others, in whole numbers of grains.
-        grain: (modes − 256,), 1/127 of the largest amplitude that is remembered, in units of its spread.
+        memory: (modes, T, S, 2), what is remembered, in whole numbers of grains.
+        grain: of amplitudes, where those of m and −m count in one.
     """
 
     latitude: Tensor
     longitude: Tensor
     gap: Tensor
     wave: Tensor
-    profiles: Tensor
     size: Tensor
     left: Tensor
     weight: Tensor
     mean: Tensor
-    large: Tensor
-    small: Tensor
     grain: Tensor
 
     def __init__(
@@ -172,17 +174,42 @@ class KernelDynamics(KeptTypes):
         self.register_buffer("longitude", geometry.axis("longitude", longitudes))
         self.register_buffer("gap", torch.ones((), dtype=torch.float64))
         self.register_buffer("wave", torch.zeros(modes, dtype=torch.long))
-        self.register_buffer("profiles", torch.zeros(modes, values, 2, dtype=torch.float16))
+        self.profile = Packed(modes, channels, latitudes, 2)
         self.register_buffer("size", torch.ones(modes))
         self.register_buffer("left", torch.zeros(channels))
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("mean", torch.zeros(values))
-        large = min(_LARGE_MODES, modes)
-        self.register_buffer("large", torch.zeros(trajectories, frames, large, 2, dtype=torch.float16))
-        self.register_buffer("small", torch.zeros(trajectories, frames, modes - large, 2, dtype=torch.int8))
-        self.register_buffer("grain", torch.ones(modes - large))
+        self.memory = Packed(modes, frames, trajectories, 2)
+        self.register_buffer("grain", torch.ones((), dtype=torch.float64))
         self.between = BetweenFrames(waves, values, waves_on(longitudes)) if waves else None
         self._weights: tuple[Tensor, Tensor, Tensor] | None = None
+        self._profiles: Tensor | None = None
+
+    @property
+    def trajectories(self) -> int:
+        """S."""
+        return self.memory.shape[2]
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return self.memory.shape[1]
+
+    @property
+    def profiles(self) -> Tensor:
+        """b (modes, V·latitudes), complex, orthonormal when weighted by area, whatever rounding did to it."""
+        if self._profiles is None:
+            rounded = self.profile.numbers()
+            across = torch.einsum("fl,kvfc->kvlc", _cosines(rounded.shape[2]).to(rounded), rounded).flatten(
+                1, 2
+            )
+            self._profiles = torch.cat(
+                [
+                    _orthonormal(torch.view_as_complex(across[start:end].contiguous()))
+                    for _, (start, end) in self._waves()
+                ]
+            )
+        return self._profiles
 
     @property
     def width(self) -> tuple[float, float]:
@@ -190,14 +217,14 @@ class KernelDynamics(KeptTypes):
         return self.cells * 180 / len(self.latitude), self.cells * 360 / len(self.longitude)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_weights": None}
+        return {**self.__dict__, "_weights": None, "_profiles": None}
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._weights = None
+        self._weights = self._profiles = None
         super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KernelDynamics":
-        self._weights = None
+        self._weights = self._profiles = None
         super()._apply(fn, recurse)
         return self
 
@@ -222,25 +249,31 @@ class KernelDynamics(KeptTypes):
             moments = part.T @ part.conj() / len(part)
             energy, profiles = torch.linalg.eigh(moments if m else moments.real)
             found += [(float(_both(m) * e), m, b + 0j) for e, b in zip(energy, profiles.T, strict=True)]
-        found = sorted(found, key=lambda mode: -mode[0])[: len(self.wave)]
-        found = sorted(found, key=lambda mode: mode[1])
+        found = sorted(found, key=lambda mode: -mode[0])
+        lost = max([0.0, *(energy for energy, *_ in found[len(self.wave) :])]) ** 0.5
+        found = sorted(found[: len(self.wave)], key=lambda mode: mode[1])
         self.gap.fill_(gap)
         self.mean.copy_(mean.flatten())
         self.wave.copy_(torch.tensor([m for _, m, _ in found]))
-        self.profiles.copy_(torch.view_as_real(torch.stack([b for *_, b in found])))
+        spread = mean.new_tensor([energy for energy, *_ in found]).clamp_min(0).sqrt()
+        least = max(lost, _LEAST_SPREAD * float(spread.max()), 1e-12)
+        across = torch.view_as_real(spread[:, None] * torch.stack([b for *_, b in found]))
+        across = across.unflatten(1, mean.shape)
+        cosines = _cosines(mean.shape[1]).to(mean)
+        self.profile.keep(torch.einsum("fl,kvlc->kvfc", cosines, across) / (_PROFILE_GRAIN * least))
+        self._weights = self._profiles = None
         amplitudes = self._amplitudes(fields)
         self.size.copy_(amplitudes.abs().square().mean((0, 1)).sqrt().clamp_min(1e-12))
-        remembered = torch.view_as_real(amplitudes / self.size)
-        large, small = self._by_size().tensor_split([self.large.shape[2]])
-        self.large.copy_(remembered[:, :, large])
-        self.grain.copy_(remembered[:, :, small].abs().amax((0, 1, 3)).clamp_min(1e-12) / GRAINS)
-        self.small.copy_((remembered[:, :, small] / self.grain[:, None]).round())
+        self.grain.fill_(_GRAIN * least)
+        counted = amplitudes.permute(2, 1, 0) * (_both(self.wave).sqrt() / self.grain).view(-1, 1, 1)
+        self.memory.keep(torch.view_as_real(counted))
         rest = self._area() * (fields - self._fields(amplitudes)).square()
         self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
-        self._weights = None
         if self.between is not None and between is not None and fields.shape[1] > 2 * ENDS + 1:
-            angle, seen = self._angle(), heeded(self.wave, self.size.double(), amplitudes)
-            self.between.learn(seen, map(self._off, amplitudes, between, repeat(angle)), angle)
+            # As a path has them: what rounding took must tell nothing.
+            angle, rounded = self._angle(), self.remembered()
+            seen = heeded(self.wave, self.size.double(), rounded)
+            self.between.learn(seen, map(self._off, rounded, between, repeat(angle)), angle)
 
     def _off(self, amplitudes: Tensor, between: Tensor, angle: Tensor) -> Tensor:
         """What `BetweenFrames.learn` takes of a trajectory (T, modes) and of what is between its frames,
@@ -269,7 +302,7 @@ class KernelDynamics(KeptTypes):
 
     def forget(self, count: int) -> None:
         """All but the first `count` trajectories."""
-        self.large, self.small = self.large[:count], self.small[:count]
+        self.memory.keep(self.memory.numbers()[:, :, :count])
         self._weights = None
 
     def strangeness(self, encoder: PrincipalSGD, latents: Latents) -> Tensor:
@@ -434,9 +467,7 @@ class KernelDynamics(KeptTypes):
 
     def _spread(self, modes: Tensor) -> Tensor:
         """(V,): the variance of each variable that some modes have, those where `modes` is one."""
-        squares = (
-            torch.view_as_complex(self.profiles.double()).abs().square().unflatten(1, (self.channels, -1))
-        )
+        squares = self.profiles.abs().square().unflatten(1, (self.channels, -1))
         own = modes.double() * _both(self.wave) * self.size.double().square()
         return (own @ squares.sum(-1)) / self.weight.double()
 
@@ -446,17 +477,17 @@ class KernelDynamics(KeptTypes):
         With w = x + iy, x and y ~ N(0, 1), a state is f̄ + Re Σ w q e^{imλ}, λ from the first of the grid.
         """
         wave, scales = self.wave, self._scales()[..., 0]
-        known = self.profiles.double().unflatten(1, scales.shape) / scales[..., None]
-        found = known.new_zeros(len(latitude), self.channels, len(wave), 2)
+        known = self.profiles.unflatten(1, scales.shape) / scales
+        found = known.new_zeros(len(latitude), self.channels, len(wave))
         for parity in (1, -1):
             these = wave % 2 == (parity < 0)
-            across = self._across(latitude, width, parity)
-            found[..., these, :] = torch.einsum("xl,kvlc->xvkc", across, known[these])
+            across = self._across(latitude, width, parity).to(known)
+            found[..., these] = torch.einsum("xl,kvl->xvk", across, known[these])
         # A complex amplitude is two real ones of half its variance; that of m = 0 is real.
         spread = self.size.double() * _both(wave).double().sqrt()
         if width is not None:
             spread = spread * shrinks(wave.double(), math.radians(width[1]), self.cells)
-        return torch.view_as_complex(found) * spread
+        return found * spread
 
     def _mean_at(self, latitude: Tensor, width: tuple[float, float] | None) -> Tensor:
         """f̄ (L, V) at latitudes (L,), or its means over cells."""
@@ -475,7 +506,7 @@ class KernelDynamics(KeptTypes):
     def path(self, amplitudes: Tensor, times: Sequence[float]) -> Tensor:
         """Fields (batch, times, V, latitudes, longitudes) at those of `times` that are not zero."""
         at = [time / float(self.gap) for time in times if time > 0]
-        frames, end = [amplitudes], self.large.shape[1]
+        frames, end = [amplitudes], self.frames
         while len(frames) <= max(3, math.ceil(at[-1]) + 1):
             # What follows is known of frames up to `end` − stride − 1: none later leads to the last.
             now = len(frames) - 1
@@ -556,11 +587,8 @@ class KernelDynamics(KeptTypes):
 
     def remembered(self) -> Tensor:
         """w (S, T, modes), the amplitudes of the trajectories."""
-        large, small = self.large.double(), self.small.double() * self.grain[:, None]
-        return (
-            torch.view_as_complex(torch.cat([large, small], dim=2)[:, :, self._by_size().argsort()])
-            * self.size
-        )
+        counted = torch.view_as_complex(self.memory.numbers()).permute(2, 1, 0)
+        return counted * (self.grain / _both(self.wave).sqrt())
 
     def _by_size(self) -> Tensor:
         """(modes,): the modes, those of the largest variance first."""
@@ -594,13 +622,13 @@ class KernelDynamics(KeptTypes):
         """a (…, modes) of fields (…, V, latitudes, longitudes)."""
         mean = self.mean.double().view(self.channels, -1, 1)
         spectrum = torch.fft.rfft(self._weighed(fields - mean), norm="forward").flatten(-3, -2)
-        profiles = torch.view_as_complex(self.profiles.double())
+        profiles = self.profiles
         parts = [spectrum[..., m] @ profiles[start:end].mH for m, (start, end) in self._waves()]
         return torch.cat(parts, dim=-1)
 
     def _fields(self, amplitudes: Tensor) -> Tensor:
         """The inverse of `_amplitudes`."""
-        profiles = torch.view_as_complex(self.profiles.double())
+        profiles = self.profiles
         shape = (*amplitudes.shape[:-1], profiles.shape[1], len(self.longitude) // 2 + 1)
         spectrum = amplitudes.new_zeros(shape)
         for m, (start, end) in self._waves():
@@ -855,6 +883,21 @@ def _across(latitude: Tensor, x: Tensor, parity: int) -> Tensor:
     a, later = 1 - b, (first + 1) % count
     bent = (a**3 - a) * bends[first] + (b**3 - b) * bends[later]
     return a * values[first] + b * values[later] + gap**2 / 6 * bent
+
+
+def _cosines(count: int) -> Tensor:
+    """The orthogonal matrix (frequencies, places) of the cosine transform at the middles of equal cells."""
+    place = torch.arange(count, dtype=torch.float64)
+    cosines = (math.pi / count * place[:, None] * (place + 0.5)).cos() * (2 / count) ** 0.5
+    cosines[0] *= 0.5**0.5
+    return cosines
+
+
+def _orthonormal(rows: Tensor) -> Tensor:
+    """Rows (k, n), k ≤ n, made orthonormal one after the other."""
+    found, triangle = torch.linalg.qr(rows.T)
+    signs = triangle.diagonal().sgn()
+    return (found * torch.where(signs == 0, 1.0, signs)).T
 
 
 def waves_on(longitudes: int) -> int:

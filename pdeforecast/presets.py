@@ -49,7 +49,7 @@ PRESETS = {
         25 * 60,
     ),
     "memory": Preset(
-        LinearFieldConfig(latents=576, degree=2, rank=4),
+        LinearFieldConfig(latents=576, degree=2, rank=0),
         KernelDynamicsConfig(waves=3072),
         TrainingConfig(field_steps=2, copies=1),
         0,

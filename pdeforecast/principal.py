@@ -38,7 +38,7 @@ _LEAST_SPREAD = 0.01
 """The least variance of a mode's field, in units of the noise: few states tell too little of small modes."""
 _NEGLIGIBLE = 1e-3
 """If modes leave a smaller share of the variance of every variable, states are their modes and no more."""
-_MANY_ORBITS, _BANDS = 1024, 128
+_MANY_ORBITS, _BANDS = 1024, 8
 """Of more orbits than that, those beside one another share what a latent holds by itself, in such bands."""
 _PLACES = 4
 """Places per function of a latent at which fields are compared while modes are learned."""
@@ -83,9 +83,7 @@ class PrincipalSGD(nn.Module):
         self.register_buffer("poses", poses, persistent=False)
         self.register_buffer("windows", widths, persistent=False)
         self.register_buffer("orbit", orbit, persistent=False)
-        self.register_buffer(
-            "initial", torch.zeros(int(orbit.max()) + 1, field.context_dim, dtype=torch.float64)
-        )
+        self.register_buffer("initial", torch.zeros(int(orbit.max()) + 1, field.context_dim))
         self.register_buffer("modes", torch.zeros(latents * field.context_dim, rank))
         self.register_buffer("unexplained", torch.full((field.channels,), _FIRST_NOISE, dtype=torch.float64))
         self.register_buffer("noise", torch.full((field.channels,), _FIRST_NOISE, dtype=torch.float64))
@@ -95,7 +93,7 @@ class PrincipalSGD(nn.Module):
     @property
     def centre(self) -> Tensor:
         """c₀ at every latent, (N, context_dim)."""
-        return self.initial[self.orbit]
+        return self.initial.double()[self.orbit]
 
     def forward(
         self,

@@ -180,7 +180,7 @@ def test_waves_between_frames_are_learned_unless_none_are_asked_for(
 ) -> None:
     assert bool(model.dynamics.between.strength.any())
     # The one after the last of the data, too, that the last interval lie between frames.
-    assert model.dynamics.large.shape[:2] == (3, TINY.frames + 1)
+    assert (model.dynamics.trajectories, model.dynamics.frames) == (3, TINY.frames + 1)
     save_dataset(flows[0], tmp_path / "train.nc")
     typed = ["train", str(tmp_path / "train.nc"), "-o", str(tmp_path / "run"), "--preset", "memory"]
     typed += ["--set", "field.latents=96", "--set", "dynamics.modes=200", "--set", "dynamics.waves=0"]

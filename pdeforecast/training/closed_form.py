@@ -84,7 +84,7 @@ def remember(model: Forecaster, data: Trajectories) -> float:
     """
     dynamics = model.dynamics
     assert isinstance(dynamics, KernelDynamics)
-    count, frames = dynamics.large.shape[:2]
+    count, frames = dynamics.trajectories, dynamics.frames
     gap = (data.times[-1] - data.times[0]) / (len(data.times) - 1)
     inner, between = data.between, None
     if inner is None:
