@@ -17,6 +17,10 @@ What each latent holds for itself beside the modes (`local_prior.py`) stays as t
 
 Where the dynamics are linear, w(t) = E_t w + e_t, the minimum is one exact step again: that of all rows
 B_t E_t.
+
+Dynamics that remember (`kernel_dynamics.py`) have a prior of their own, and flow without latents. With a₁ the
+amplitudes at which the first observations settle, σ the spreads of amplitudes and Φ₀ what leads a state to
+remembered ones like it, their state began as Φ₀(a₁ + σ w), and A_t sees amplitudes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,9 +33,10 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from pdeforecast.kernel_dynamics import KernelDynamics, Told
 from pdeforecast.latents import Latents
 from pdeforecast.linear_dynamics import LinearDynamics
-from pdeforecast.observed import merge_duplicates
+from pdeforecast.observed import merge_duplicates, observed
 from pdeforecast.preconditioner import ExactStep, PreconditionedSGD
 from pdeforecast.principal import PrincipalSGD
 
@@ -176,6 +181,47 @@ def assimilate(
     return replace(found, contexts=found.contexts + rest)
 
 
+@torch.no_grad()
+def assimilate_remembered(flow: KernelDynamics, encoder: PrincipalSGD, frames: Sequence[Frame]) -> Latents:
+    """`assimilate` for dynamics that remember."""
+    found, progress, states = [], _watcher.get(), len(frames[0].values)
+    for i in range(states):
+        told = partial(_told, progress, i, states * _EVALUATIONS)
+        told(0)
+        parts = []
+        for frame in frames:
+            variance = None if frame.variance is None else frame.variance[i : i + 1]
+            seen = observed(frame.points, frame.values[i : i + 1], variance, frame.measure)
+            parts += [(frame.time, part) for part in flow.told(encoder, seen)]
+        found.append(_settled(flow, parts, told))
+    first = frames[0]
+    seen = observed(first.points, first.values, first.variance, first.measure)
+    latents = flow.written(encoder, seen, torch.cat(found))
+    progress(states * _EVALUATIONS, states * _EVALUATIONS)
+    return latents
+
+
+def _settled(
+    flow: KernelDynamics, parts: Sequence[tuple[float, Told]], told: Callable[[int], None]
+) -> Tensor:
+    """a (1, modes) at the first of the times at which one state was seen."""
+    times, first = [time for time, _ in parts[1:]], parts[0][1]
+
+    def begun(w: Tensor) -> Tensor:
+        return flow.like(first.likely + torch.view_as_complex(w) / flow.precision())
+
+    def cost(w: Tensor) -> Tensor:
+        a, total = begun(w), 0.5 * w.square().sum()
+        for (_, part), state in zip(parts, [a, *flow.followed(a, times)], strict=True):
+            total = total + 0.5 * (part.step.left(part.values, state).square() / part.error).sum()
+        return total
+
+    w = torch.zeros(*first.likely.shape, 2, dtype=torch.float64, device=first.likely.device)
+    _descend(cost, w.requires_grad_(), told)
+    # Squared: what several times agree on is believed more.
+    return flow.believed(first.step, first.values, begun(w.detach()), 2)
+
+
 def _told(progress: Progress, fitted: int, total: int, evaluations: int) -> None:
     progress(fitted * _EVALUATIONS + min(evaluations, _EVALUATIONS), total)
 
@@ -221,9 +267,15 @@ def _descended(
     gram = torch.linalg.cholesky(rows.T @ rows + torch.eye(prior.size).to(rows))
     v = torch.zeros_like(start, requires_grad=True)
 
-    def w() -> Tensor:
+    def w(v: Tensor) -> Tensor:
         return start + torch.linalg.solve_triangular(gram.T, v.T, upper=True).T
 
+    _descend(lambda v: cost(prior, seen, w(v), sample, carry, rest), v, told)
+    return w(v).detach()
+
+
+def _descend(cost: Callable[[Tensor], Tensor], v: Tensor, told: Callable[[int], None]) -> None:
+    """Moves v to the least cost, by L-BFGS."""
     descent = torch.optim.LBFGS(
         [v],
         max_iter=_ITERATIONS,
@@ -238,13 +290,12 @@ def _descended(
 
     def closure() -> Tensor:
         with torch.enable_grad():
-            value = cost(prior, seen, w(), sample, carry, rest)
+            value = cost(v)
             v.grad = torch.autograd.grad(value, v)[0]
         told(next(evaluations))
         return value.detach()
 
     descent.step(closure)
-    return w().detach()
 
 
 def _exact(prior: Prior, seen: Sequence[Seen], linear: LinearDynamics) -> Tensor:

@@ -20,8 +20,8 @@ polyadic decomposition, by alternating least squares from Jennrich's algorithm, 
 world by α leaves u as it is and multiplies all else by e^{−imα}.
 
 Profiles of all m lie near one space of few directions over latitudes, and are told there. ψ and φ are whole
-numbers of grains, as fine each as makes all of them miss alike. They are not rounded one by one: each takes
-over what those before it missed, as far as it tells of the same, and φ is sought anew for the ψ that came out.
+numbers of grains, each so fine that all of them miss alike. They are not rounded one by one: each takes over
+what those before it missed, as far as it tells of the same, and φ is sought anew for the ψ that came out.
 
 The first interval has no frame before it, and the last may have none after it. The cubic through the four
 nearest then goes on, and how far the frame beyond lies off it, over 16, is one more number of a course, for

@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from pdeforecast import kernel_dynamics
-from pdeforecast.assimilation import Frame, assimilate
+from pdeforecast.assimilation import Frame, assimilate, assimilate_remembered
 from pdeforecast.cells import MEAN, holds_means, nodes_of, widths
 from pdeforecast.config import (
     AttentionFieldConfig,
@@ -403,6 +403,11 @@ class Forecaster(nn.Module):
             Frame(time - series[0][0], *self._normal(at.points, at.values, at.variance), at.measure)
             for time, at in series
         ]
+
+        if isinstance(self.dynamics, KernelDynamics):
+            assert isinstance(self.encoder, PrincipalSGD)
+            found = assimilate_remembered(self.dynamics, self.encoder, frames)
+            return found.map(lambda tensor: tensor.to(self.mean))
 
         def carry(latents: Latents, sample: int, times: Sequence[float]) -> list[Latents]:
             held = static if len(static) == 1 else static[sample : sample + 1]

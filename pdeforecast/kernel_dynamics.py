@@ -43,7 +43,7 @@ Sources: M. Reisert and H. Burkhardt, Learning equivariant functions with matrix
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
 
@@ -341,8 +341,12 @@ class KernelDynamics(KeptTypes):
         """Latents of states of which little is observed; arguments are those of `encoder`."""
         seen = observed(points, values, variance, measure)
         amplitudes = self.size.new_zeros(len(values), len(self.wave), dtype=torch.complex128)
-        for these, _, _, likely in self._seen_alike(encoder, seen):
-            amplitudes[these] = likely
+        for part in self.told(encoder, seen):
+            amplitudes[part.these] = part.likely
+        return self.written(encoder, seen, amplitudes)
+
+    def written(self, encoder: PrincipalSGD, seen: Observations, amplitudes: Tensor) -> Latents:
+        """Latents of states a (batch, modes) of which something is observed, with what tells beside a."""
         # All at once: the encoder keeps its factors for the points that it saw last.
         found = self._written(encoder, self._fields(amplitudes))
         if self.cells > 1:
@@ -409,36 +413,45 @@ class KernelDynamics(KeptTypes):
         """
         seen = observed(points, values, variance, measure)
         found = seen.values.clone()
-        for these, known, step, likely in self._seen_alike(encoder, seen, width):
-            between = found.new_zeros(len(likely), *found.shape[1:])
-            between[:, known] = step.between(likely)
-            found[these] += between
+        for part in self.told(encoder, seen, width):
+            between = found.new_zeros(len(part.likely), *found.shape[1:])
+            between[:, part.known] = part.step.between(part.likely)
+            found[part.these] += between
         return found
 
-    def _seen_alike(
+    def told(
         self, encoder: PrincipalSGD, seen: Observations, width: tuple[float, float] | None = None
-    ) -> Iterator[tuple[Tensor, Tensor, "_LooseStep | _CircleStep", Tensor]]:
-        """Of states observed alike: which they are (batch,), at which points something is observed (M,), the
-        step for these, and a (·, modes), at which they settle."""
+    ) -> Iterator["Told"]:
+        """What is known of states, those together that are observed alike, if anything is."""
         for these, error in seen.alike:
             known = error.isfinite().any(1)
             if known.any():
                 coarse = (error + encoder.noise / seen.share)[known]
                 step = self._step(seen.points[known], coarse, seen.share[known], width)
-                yield these, known, step, self._likely(step, seen.values[these][:, known])
+                values = seen.values[these][:, known]
+                error = coarse + self.left / seen.share[known]
+                yield Told(these, known, step, values, error, self._likely(step, values))
 
     def _likely(self, step: "_LooseStep | _CircleStep", values: Tensor) -> Tensor:
         """a (batch, modes), at which observations (batch, M, V) settle."""
-
-        def correction(like: Tensor) -> Tensor:
-            return step.amplitudes(values - step.shown(like))
-
         own = self._solved()[2]
-        settled = self._settled(step.amplitudes(values), own, lambda like: like + correction(like))
-        like = self._like(settled, own)
+
+        def corrected(like: Tensor) -> Tensor:
+            return like + step.amplitudes(values - step.shown(like))
+
+        settled = self._settled(step.amplitudes(values), own, corrected)
+        return self.believed(step, values, self._like(settled, own), 1)
+
+    def believed(self, step: "_LooseStep | _CircleStep", values: Tensor, like: Tensor, power: int) -> Tensor:
+        """States a (batch, modes) like remembered ones, with the share min(1, 5ε)^power of the correction by
+        A⁺ of what they leave of observations (batch, M, V)."""
         left, all_of_it = (step.left(values, a).square().sum((1, 2)) for a in (like, 0 * like))
         strange = ((left / all_of_it.clamp_min(1e-30)).sqrt() / _STRANGE).clamp_max(1.0)
-        return like + strange[:, None] * correction(like)
+        return like + strange[:, None] ** power * step.amplitudes(values - step.shown(like))
+
+    def like(self, amplitudes: Tensor) -> Tensor:
+        """Φ₀(a), (batch, modes), of states that are in doubt."""
+        return self._like(amplitudes, self._solved()[2])
 
     def _settled(self, amplitudes: Tensor, own: Tensor, corrected: Callable[[Tensor], Tensor]) -> Tensor:
         """a ← corrected(Φ₀(a)), some times, with α (n, 1, modes) of Φ₀."""
@@ -461,7 +474,7 @@ class KernelDynamics(KeptTypes):
         lost = torch.ones_like(self.size).index_fill(0, kept, 0.0)
         return _LooseStep(self, points, error + (self.left + self._spread(lost)) / share, kept, width)
 
-    def _precision(self) -> Tensor:
+    def precision(self) -> Tensor:
         """(modes,): what amplitudes are multiplied by, that their x and y be ~ N(0, 1)."""
         return _both(self.wave).double().sqrt() / self.size.double()
 
@@ -505,23 +518,32 @@ class KernelDynamics(KeptTypes):
 
     def path(self, amplitudes: Tensor, times: Sequence[float]) -> Tensor:
         """Fields (batch, times, V, latitudes, longitudes) at those of `times` that are not zero."""
+        angle, among = self._angle(), self._among(amplitudes, times)
+        fields = self._fields(torch.stack([cubic(near, x, angle * self.wave) for near, x in among], dim=1))
+        if self.between is not None:
+            for i, (near, x) in enumerate(among):
+                if not on_frame(x):
+                    fields[:, i] += self._waves_at(near, x, angle)
+        return fields
+
+    def followed(self, amplitudes: Tensor, times: Sequence[float]) -> list[Tensor]:
+        """Amplitudes (batch, modes) at each of `times` > 0, without waves between frames."""
+        turn = self._angle() * self.wave
+        return [cubic(near, x, turn) for near, x in self._among(amplitudes, times)]
+
+    def _among(self, amplitudes: Tensor, times: Sequence[float]) -> list[tuple[Sequence[Tensor], float]]:
+        """Of those of `times` that are not zero, the frames that tell of them, and the place among these."""
         at = [time / float(self.gap) for time in times if time > 0]
+        if not at:
+            return []
         frames, end = [amplitudes], self.frames
         while len(frames) <= max(3, math.ceil(at[-1]) + 1):
             # What follows is known of frames up to `end` − stride − 1: none later leads to the last.
             now = len(frames) - 1
             start = min(now, end - 1 - self.stride) if now < end - 1 else now
             frames += self.carried(frames[start])[now - start :]
-        angle = self._angle()
         # After the last frame of a trajectory nothing is remembered that a cubic before it could lean on.
-        among = [frames[:end] if x < end - 1 else frames for x in at]
-        turned = [cubic(near, x, angle * self.wave) for near, x in zip(among, at, strict=True)]
-        fields = self._fields(torch.stack(turned, dim=1))
-        if self.between is not None:
-            for i, (near, x) in enumerate(zip(among, at, strict=True)):
-                if not on_frame(x):
-                    fields[:, i] += self._waves_at(near, x, angle)
-        return fields
+        return [(frames[:end] if x < end - 1 else frames, x) for x in at]
 
     def _angle(self) -> Tensor:
         """θ, by which what is remembered turns from frame to frame."""
@@ -683,6 +705,28 @@ class KernelDynamics(KeptTypes):
         return values.movedim(-1, 1).unflatten(-1, (len(self.latitude), len(self.longitude)))
 
 
+@dataclass(frozen=True)
+class Told:
+    """What is known of states that are observed alike.
+
+    Attributes:
+        these: which of the batch they are, (batch,).
+        known: at which points something of them is observed, (all points,).
+        step: the exact step for these M points.
+        values: what is observed there, (states, M, V), NaN where nothing is.
+        error: its variance, with what neither latents nor modes can hold, (M, V); infinite where nothing is
+            observed.
+        likely: a (states, modes), at which they settle.
+    """
+
+    these: Tensor
+    known: Tensor
+    step: "_LooseStep | _CircleStep"
+    values: Tensor
+    error: Tensor
+    likely: Tensor
+
+
 class _LooseStep:
     """The most likely state, given observations anywhere: dense, of some of the modes."""
 
@@ -714,7 +758,7 @@ class _LooseStep:
         x, y = self._exact((values - self._mean)[:, self._known]).chunk(2, dim=-1)
         found = x.new_zeros(len(x), len(self._flow.wave), dtype=torch.complex128)
         found[:, self._kept] = torch.complex(x, y)
-        return found / self._flow._precision()
+        return found / self._flow.precision()
 
     def shown(self, amplitudes: Tensor) -> Tensor:
         """What amplitudes show beside the mean, (batch, M, V)."""
@@ -729,7 +773,7 @@ class _LooseStep:
         return self._applied(self._centres - self._rows, amplitudes) + (self._at_centres - self._mean)
 
     def _applied(self, rows: Tensor, amplitudes: Tensor) -> Tensor:
-        w = amplitudes * self._flow._precision()
+        w = amplitudes * self._flow.precision()
         return torch.einsum("mvr,br->bmv", rows, torch.cat([w.real, w.imag], dim=-1))
 
 
@@ -763,7 +807,7 @@ class _CircleStep:
             x, y = w.chunk(2, dim=-1)
             found[:, these] = torch.complex(x, y)
         found = torch.where(flow.wave > 0, found, found.real + 0j)
-        return found / flow._precision()
+        return found / flow.precision()
 
     def shown(self, amplitudes: Tensor) -> Tensor:
         """What amplitudes show beside the mean, (batch, M, V)."""
@@ -779,7 +823,7 @@ class _CircleStep:
 
     def _applied(self, profiles: Tensor, amplitudes: Tensor, mean: Tensor) -> Tensor:
         flow = self._flow
-        w = amplitudes * flow._precision()
+        w = amplitudes * flow.precision()
         around = torch.arange(self._count).to(mean) * (2 * torch.pi / self._count)
         fields = mean[:, None].expand(len(w), -1, self._count, -1).clone()
         for m, (start, end) in flow._waves():

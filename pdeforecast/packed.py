@@ -1,7 +1,7 @@
 """Whole numbers in few bytes.
 
-What is remembered is rounded to whole numbers of one grain, for it is the sum of their errors that counts, and
-most of these numbers are small. Written as bytes, and a second time for what is beyond a byte, they are
+What is remembered is rounded to whole numbers of one grain, for it is the sum of their errors that counts,
+and most of these numbers are small. Written as bytes, and a second time for what is beyond a byte, they are
 compressed without loss (LZMA, whose adaptive range coder comes near their entropy).
 """
 

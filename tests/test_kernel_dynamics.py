@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 
 import pdeforecast as pf
 from pdeforecast import kernel_dynamics, local_prior
+from pdeforecast.assimilation import Frame, assimilate_remembered
 from pdeforecast.cells import means, undone
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.kernel_dynamics import (
@@ -466,6 +467,46 @@ def test_few_points_tell_more_with_the_harmonics(taught: KernelDynamics, encoder
 
     with_harmonics = error(taught.encode(encoder, taught.points(), values))
     assert with_harmonics < 1e-2 and with_harmonics < 0.1 * error(encoder(taught.points(), values))
+
+
+def seen_at(truth: Tensor, times: list[float], seed: int) -> list[Frame]:
+    """Fields (batch, times, V, latitudes, longitudes) at five points, other ones each time."""
+    draw, frames = random(seed), []
+    for time, fields in zip(times, truth.unbind(1), strict=True):
+        values = torch.full_like(fields.flatten(-2).mT, torch.nan)
+        at = torch.randperm(values.shape[1], generator=draw)[:5]
+        values[:, at] = fields.flatten(-2).mT[:, at]
+        frames.append(Frame(time, GRID, values))
+    return frames
+
+
+GRID = untaught().points()
+
+
+@pytest.mark.parametrize("turn", (0, 5))
+def test_later_observations_tell_of_the_beginning(
+    taught: KernelDynamics, encoder: PrincipalSGD, turn: int
+) -> None:
+    """On frames and between them; and together as one by one."""
+    path, times = taught.remembered()[:, 0], [0.0, 0.5, 1.2, 2.0]
+    truth = taught._fields(torch.stack([path, *taught.followed(path, times)], 1)).roll(turn, -1)
+
+    def error(found: Latents) -> float:
+        return float((taught.seen(encoder, found.contexts) - truth[:, 0]).square().mean().sqrt())
+
+    frames = seen_at(truth, times, 4)
+    one, two, four = (assimilate_remembered(taught, encoder, frames[:n]) for n in (1, 2, 4))
+    assert error(four) < 0.02 * float(truth[:, 0].std())
+    assert error(four) < 0.1 * error(one) and error(two) < 0.2 * error(one)
+    alone = [replace(frame, values=frame.values[1:2]) for frame in frames]
+    close(assimilate_remembered(taught, encoder, alone).contexts, four.contexts[1:2], 1e-6)
+
+
+def test_a_later_time_that_saw_nothing_changes_nothing(taught: KernelDynamics, encoder: PrincipalSGD) -> None:
+    frames = seen_at(waves(1, TRAJECTORIES, 2), [0.0, 0.5], 4)
+    blind = replace(frames[1], values=torch.full_like(frames[1].values, torch.nan))
+    expected = assimilate_remembered(taught, encoder, frames[:1]).contexts
+    close(assimilate_remembered(taught, encoder, [frames[0], blind]).contexts, expected, 1e-10)
 
 
 def test_what_the_grid_needs_is_made_once_for_states_observed_elsewhere(
