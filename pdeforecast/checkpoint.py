@@ -75,7 +75,7 @@ def read_plain(path: Path) -> dict[str, Any]:
         said = dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"expected a run in {path.parent}; its {path.name} cannot be read: {_first_line(error)}.",
+            f"expected a run in {path.parent}; its {path.name} cannot be read: {_in_a_line(error)}.",
             "Give the folder of a run to `--resume`, or begin one in another folder without it.",
         ) from error
     if said.pop(_SEAL, None) not in (None, _plain_seal(said)):
@@ -118,7 +118,7 @@ def load(model: str | os.PathLike[str], device: str | torch.device = "cpu") -> F
         built.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"expected a model of this version in {path}; it does not fit: {_first_line(error)}.",
+            f"expected a model of this version in {path}; it does not fit: {_in_a_line(error)}.",
             "Train it again with this version, or install the version that wrote it.",
         ) from error
     built.prepare()
@@ -162,7 +162,7 @@ def _unverified(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"expected a safetensors file at {path}; it cannot be read: {_first_line(error)}.",
+            f"expected a safetensors file at {path}; it cannot be read: {_in_a_line(error)}.",
             "Give the path of a model.safetensors, or the name of a model that `pdeforecast models` lists.",
         ) from error
     if metadata.get("format") != kind:
@@ -229,5 +229,5 @@ def _probe(model: Forecaster, contexts: Tensor) -> Tensor:
     return model.decode(points, model.rollout(start, around, [step])).cpu()
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
