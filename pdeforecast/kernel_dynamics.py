@@ -270,10 +270,10 @@ class KernelDynamics(KeptTypes):
         rest = self._area() * (fields - self._fields(amplitudes)).square()
         self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
         if self.between is not None and between is not None and fields.shape[1] > 2 * ENDS + 1:
-            # As a path has them: what rounding took must tell nothing.
-            angle, rounded = self._angle(), self.remembered()
-            seen = heeded(self.wave, self.size.double(), rounded)
-            self.between.learn(seen, map(self._off, rounded, between, repeat(angle)), angle)
+            # Frames of a path have nothing of modes that rounding took; so these must tell nothing.
+            left = amplitudes * (self.size > self.grain)
+            angle, seen = self._angle(), heeded(self.wave, self.size.double(), left)
+            self.between.learn(seen, map(self._off, amplitudes, between, repeat(angle)), angle)
 
     def _off(self, amplitudes: Tensor, between: Tensor, angle: Tensor) -> Tensor:
         """What `BetweenFrames.learn` takes of a trajectory (T, modes) and of what is between its frames,
@@ -592,12 +592,12 @@ class KernelDynamics(KeptTypes):
                 kernel[:, rows, :end] = self._kernel(known[rows], known[:end])
             self._weights = (
                 known,
-                self._told(kernel, after, RIDGE),
-                self._told(kernel, known[:, None], OWN_RIDGE),
+                self._regressed(kernel, after, RIDGE),
+                self._regressed(kernel, known[:, None], OWN_RIDGE),
             )
         return self._weights
 
-    def _told(self, kernel: Tensor, after: Tensor, ridge: float) -> Tensor:
+    def _regressed(self, kernel: Tensor, after: Tensor, ridge: float) -> Tensor:
         """α (n, j, modes), with which the regression leads from states to others (n, j, modes)."""
         weights = torch.empty_like(after)
         doubt = ridge * torch.eye(len(after)).to(kernel)
