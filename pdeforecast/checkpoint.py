@@ -206,11 +206,11 @@ def find(model: str | os.PathLike[str]) -> Path:
 
 
 def _probe_contexts(model: Forecaster) -> Tensor:
-    # What remembers writes its latents anew, so one context serves all of them.
-    remembers = isinstance(model.dynamics, KernelDynamics)
-    count = 1 if remembers else model.config.field.latents
-    numbers = torch.randn(1, count, model.field.context_dim, generator=torch.Generator().manual_seed(0))
-    return numbers if remembers else 0.5 * model.dynamics.context_scale.cpu() * numbers
+    shape, draw = (1, model.config.field.latents, model.field.context_dim), torch.Generator().manual_seed(0)
+    if isinstance(model.dynamics, KernelDynamics):
+        # What remembers writes its latents anew, so one context serves all of them.
+        return torch.randn(1, 1, shape[2], generator=draw)
+    return 0.5 * model.dynamics.context_scale.cpu() * torch.randn(shape, generator=draw)
 
 
 @torch.no_grad()

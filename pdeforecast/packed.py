@@ -63,12 +63,12 @@ class Packed(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_numbers": None}
 
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: Any, *args: Any, **kwargs: Any) -> None:
         """However many bytes there are."""
         self._numbers = None
-        if (stored := state.get(f"{prefix}bytes")) is not None:
+        if (stored := state_dict.get(f"{prefix}bytes")) is not None:
             self.bytes = torch.empty(stored.shape, dtype=torch.uint8, device=self.bytes.device)
-        super()._load_from_state_dict(state, prefix, *args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Packed":
         self._numbers = None
