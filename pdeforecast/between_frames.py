@@ -57,7 +57,7 @@ _RIDGE = 1.5e-3
 """Of the regression, in units of the mean square of what tells."""
 _LEAST_SPREAD = 1e-6
 """Of a mean or a difference, in units of the spread of its amplitude."""
-_GRAIN = 0.035
+_GRAIN = 0.05
 """What rounding a number makes a wave miss, in units of the least of the singular values that waves have."""
 _LEAST_SIZE = 1e-4
 """Of a wave, in units of the largest."""

@@ -270,10 +270,10 @@ class KernelDynamics(KeptTypes):
         rest = self._area() * (fields - self._fields(amplitudes)).square()
         self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
         if self.between is not None and between is not None and fields.shape[1] > 2 * ENDS + 1:
-            # Frames of a path have nothing of modes that rounding took; so these must tell nothing.
-            left = amplitudes * (self.size > self.grain)
-            angle, seen = self._angle(), heeded(self.wave, self.size.double(), left)
-            self.between.learn(seen, map(self._off, amplitudes, between, repeat(angle)), angle)
+            # As a path has them: what rounding took must tell nothing, and what it blurred little.
+            angle, rounded = self._angle(), self.remembered()
+            seen = heeded(self.wave, self.size.double(), rounded)
+            self.between.learn(seen, map(self._off, rounded, between, repeat(angle)), angle)
 
     def _off(self, amplitudes: Tensor, between: Tensor, angle: Tensor) -> Tensor:
         """What `BetweenFrames.learn` takes of a trajectory (T, modes) and of what is between its frames,
