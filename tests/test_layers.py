@@ -12,6 +12,7 @@ from pdeforecast.pdes import PDES
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
+    {"packed"},
     {"errors", "kept", "replacing", "observed", "cells", "between_frames"},
     {"config", "geometry", "solvers", "parallel"},
     {"latents", "neighbours", "trajectory", "messages"},
@@ -20,7 +21,8 @@ LAYERS = (
     {"preconditioner"},
     {"local_prior"},
     {"principal"},
-    {"familiarity", "assimilation", "kernel_dynamics"},
+    {"kernel_dynamics"},
+    {"familiarity", "assimilation"},
     {"trust"},
     {"forecaster", "pdes"},
     {"precision"},
@@ -34,6 +36,7 @@ AMBIGUOUS = {"height"}
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 EQUATIONS = {"pdes", "solvers", "generation"}
 BLIND = {
+    "packed",
     "kept",
     "observed",
     "field",
