@@ -204,11 +204,12 @@ def assimilate_remembered(flow: KernelDynamics, encoder: PrincipalSGD, frames: S
 def _settled(
     flow: KernelDynamics, parts: Sequence[tuple[float, Told]], told: Callable[[int], None]
 ) -> Tensor:
-    """a (1, modes) at the first of the times at which one state was seen."""
+    """a (1, modes) of one state at the first of the times at which it was seen."""
     times, first = [time for time, _ in parts[1:]], parts[0][1]
+    likely = flow.likely(first.step, first.values)
 
     def begun(w: Tensor) -> Tensor:
-        return flow.like(first.likely + torch.view_as_complex(w) / flow.precision())
+        return flow.like(likely + torch.view_as_complex(w) / flow.precision())
 
     def cost(w: Tensor) -> Tensor:
         a, total = begun(w), 0.5 * w.square().sum()
@@ -216,8 +217,8 @@ def _settled(
             total = total + 0.5 * (part.step.left(part.values, state).square() / part.error).sum()
         return total
 
-    w = torch.zeros(*first.likely.shape, 2, dtype=torch.float64, device=first.likely.device)
-    _descend(cost, w.requires_grad_(), told)
+    w = torch.zeros(*likely.shape, 2, dtype=torch.float64, device=likely.device, requires_grad=True)
+    _descend(cost, w, told)
     # Squared: what several times agree on is believed more.
     return flow.believed(first.step, first.values, begun(w.detach()), 2)
 

@@ -342,7 +342,7 @@ class KernelDynamics(KeptTypes):
         seen = observed(points, values, variance, measure)
         amplitudes = self.size.new_zeros(len(values), len(self.wave), dtype=torch.complex128)
         for part in self.told(encoder, seen):
-            amplitudes[part.these] = part.likely
+            amplitudes[part.these] = self.likely(part.step, part.values)
         return self.written(encoder, seen, amplitudes)
 
     def written(self, encoder: PrincipalSGD, seen: Observations, amplitudes: Tensor) -> Latents:
@@ -414,8 +414,8 @@ class KernelDynamics(KeptTypes):
         seen = observed(points, values, variance, measure)
         found = seen.values.clone()
         for part in self.told(encoder, seen, width):
-            between = found.new_zeros(len(part.likely), *found.shape[1:])
-            between[:, part.known] = part.step.between(part.likely)
+            between = found.new_zeros(len(part.values), *found.shape[1:])
+            between[:, part.known] = part.step.between(self.likely(part.step, part.values))
             found[part.these] += between
         return found
 
@@ -430,9 +430,9 @@ class KernelDynamics(KeptTypes):
                 step = self._step(seen.points[known], coarse, seen.share[known], width)
                 values = seen.values[these][:, known]
                 error = coarse + self.left / seen.share[known]
-                yield Told(these, known, step, values, error, self._likely(step, values))
+                yield Told(these, known, step, values, error)
 
-    def _likely(self, step: "_LooseStep | _CircleStep", values: Tensor) -> Tensor:
+    def likely(self, step: "_LooseStep | _CircleStep", values: Tensor) -> Tensor:
         """a (batch, modes), at which observations (batch, M, V) settle."""
         own = self._solved()[2]
 
@@ -716,7 +716,6 @@ class Told:
         values: what is observed there, (states, M, V), NaN where nothing is.
         error: its variance, with what neither latents nor modes can hold, (M, V); infinite where nothing is
             observed.
-        likely: a (states, modes), at which they settle.
     """
 
     these: Tensor
@@ -724,7 +723,6 @@ class Told:
     step: "_LooseStep | _CircleStep"
     values: Tensor
     error: Tensor
-    likely: Tensor
 
 
 class _LooseStep:

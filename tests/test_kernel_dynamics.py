@@ -437,11 +437,11 @@ def test_what_is_observed_settles_at_a_state_that_is_remembered(fine: KernelDyna
     points, values = fine.points()[keep], states.flatten(-2).mT[:, keep]
     error = torch.full((len(keep), CHANNELS), 1e-6, dtype=torch.float64)
     step = fine._step(points, error, torch.ones(len(keep), 1))
-    linear, settled = (fine._fields(a) for a in (step.amplitudes(values), fine._likely(step, values)))
+    linear, settled = (fine._fields(a) for a in (step.amplitudes(values), fine.likely(step, values)))
     before, after = ((x - states).square().mean().sqrt() for x in (linear, settled))
     assert after < 0.5 * before
     strange = 1e3 * torch.randn(values.shape, generator=random(3), dtype=torch.float64)
-    close(fine._likely(step, strange), step.amplitudes(strange), 1e-10)
+    close(fine.likely(step, strange), step.amplitudes(strange), 1e-10)
 
 
 def test_the_most_likely_fields_turn_with_the_points(taught: KernelDynamics) -> None:
