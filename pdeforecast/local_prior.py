@@ -84,6 +84,23 @@ class LocalPrior(nn.Module):
                 parts.append(residual.new_zeros(len(residual), len(poses), self.field.functions))
         return torch.cat(parts, dim=-1)
 
+    def factorised(self, error: Tensor) -> bool:
+        """Whether observations with such errors (M, channels) are few enough, or the functions are."""
+        return min(int(error.isfinite().sum(0).max()), len(self.orbit) * self.field.functions) <= _DENSE
+
+    def weighed(
+        self, points: Tensor, residual: Tensor, error: Tensor, poses: Tensor, windows: Tensor
+    ) -> Tensor:
+        """(A D Aᵀ + R)⁻¹ r (batch, M, channels): residuals in units of what d and errors explain; zero where
+        nothing is observed. Arguments are those of `forward`."""
+        found = torch.zeros_like(residual)
+        for v in range(self.field.channels):
+            seen = error[:, v].isfinite()
+            if seen.any():
+                step, _ = self._step(v, points[seen], error[seen, v], poses, windows)
+                found[:, seen, v] = step.left(residual[:, seen, v])
+        return found
+
     def _step(
         self, v: int, points: Tensor, error: Tensor, poses: Tensor, windows: Tensor
     ) -> tuple["LocalStep", Tensor]:
@@ -138,6 +155,11 @@ class LocalStep:
         if self.many:
             return self.solve(self.transposed @ white).T
         return (self.transposed @ self.solve(white)).T
+
+    def left(self, residual: Tensor) -> Tensor:
+        """R⁻¹ (r − R^½ B w), (batch, M)."""
+        white = (self.precision * residual).T
+        return self.precision * (white - self.b @ self(residual).T).T
 
     def _factorised(self) -> Callable[[Tensor], Tensor]:
         """(Bᵀ B + 1)⁻¹, or (B Bᵀ + 1)⁻¹ if that is smaller, of columns."""

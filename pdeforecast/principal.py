@@ -12,9 +12,14 @@ Given observations y with error variance r, the most likely state is again one e
     w = (Bᵀ B + 1)⁻¹ Bᵀ R^(−½) (y − A c₀),      B = R^(−½) A L,
 
 for any share of the points of any of the variables: what is seen of one of them tells of the others as the
-modes do. R holds, as there, the variance of what the modes leave unexplained, over the part of the space
-that an observation represents. Where that is much, each latent then fits it by itself (`local_prior.py`).
+modes do. R holds, as there, the variance of what the field cannot represent, over the part of the space that
+an observation represents. What the modes leave, d ~ N(0, D), each latent holds for itself (`local_prior.py`):
+then A D Aᵀ + R stands in place of R, and d is found from y − A (c₀ + L w), which together is the most likely
+c₀ + L w + d. Where points and functions are too many for a dense factor of that, w takes what the modes leave
+for errors that no two places share; among so many points they hardly matter.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +47,9 @@ _MANY_ORBITS, _BANDS = 1024, 8
 """Of more orbits than that, those beside one another share what a latent holds by itself, in such bands."""
 _PLACES = 4
 """Places per function of a latent at which fields are compared while modes are learned."""
+
+Step = Callable[[Tensor], Tensor]
+"""w (batch, rank) from residuals (batch, M, channels)."""
 
 
 class PrincipalSGD(nn.Module):
@@ -88,7 +96,7 @@ class PrincipalSGD(nn.Module):
         self.register_buffer("unexplained", torch.full((field.channels,), _FIRST_NOISE, dtype=torch.float64))
         self.register_buffer("noise", torch.full((field.channels,), _FIRST_NOISE, dtype=torch.float64))
         self.local = LocalPrior(field, _merged(orbit))
-        self._kept: Kept[tuple[ExactStep, Tensor]] = Kept(1)
+        self._kept: Kept[tuple[Step, Tensor]] = Kept(1)
 
     @property
     def centre(self) -> Tensor:
@@ -122,24 +130,31 @@ class PrincipalSGD(nn.Module):
         """c − c₀ (batch, N, context_dim) of states observed alike: the modes, then what they leave."""
         start = self.field(points, Latents(self.poses, self.centre[None], self.windows))
         residual, away = values - start, values.new_zeros(())
+        error = error + self.noise / share
         if self.modes.any():
-            coarse = error + self.unexplained / share
-            step, shown = self._step(points, coarse)
-            w = step(residual[:, coarse.isfinite()])
+            step, shown = self._step(points, error, share)
+            w = step(residual)
             away = (w @ self.modes.double().T).unflatten(1, self.centre.shape)
             if self.local.silent:
                 return away
             residual = residual - torch.einsum("mvr,br->bmv", shown, w)
-        return away + self.local(points, residual, error + self.noise / share, self.poses, self.windows)
+        return away + self.local(points, residual, error, self.poses, self.windows)
 
-    def _step(self, points: Tensor, error: Tensor) -> tuple[ExactStep, Tensor]:
+    def _step(self, points: Tensor, error: Tensor, share: Tensor) -> tuple[Step, Tensor]:
         """The step for observations at `points`, and what modes show there; kept for a series of states."""
 
-        def make() -> tuple[ExactStep, Tensor]:
+        def make() -> tuple[Step, Tensor]:
             shown, seen = self.shown(points), error.isfinite()
-            return ExactStep(shown[seen], error[seen].rsqrt()), shown
+            if self.local.silent or not self.local.factorised(error):
+                coarse = error + (self.unexplained - self.noise) / share
+                exact = ExactStep(shown[seen], coarse[seen].rsqrt())
+                return (lambda residual: exact(residual[:, seen])), shown
+            weighed = self.local.weighed(points, shown.movedim(2, 0), error, self.poses, self.windows)
+            gram = weighed[:, seen] @ shown[seen]
+            factor = torch.linalg.cholesky((gram + gram.T) / 2 + torch.eye(len(gram)).to(gram))
+            return (lambda r: torch.cholesky_solve(weighed[:, seen] @ r[:, seen].T, factor).T), shown
 
-        return self._kept((points, error, self.modes), make)
+        return self._kept((points, error, share, self.modes), make)
 
     def shown(self, points: Tensor) -> Tensor:
         """A L: what each mode shows at the points, (M, channels, rank)."""

@@ -112,6 +112,45 @@ def states(geometry: Geometry, count: int, fine: float) -> tuple[PrincipalSGD, T
     return e, points, values[-8:]
 
 
+@pytest.mark.parametrize("size", (7, 300))
+def test_modes_and_what_they_leave_are_found_together(geometry: Geometry, size: int) -> None:
+    """c − c₀ = S Aᵀ (A S Aᵀ + R)⁻¹ (y − A c₀) with S = L Lᵀ + D, for variables that share their modes."""
+    e, *_ = states(geometry, 40, 0.3)
+    points = geometry.random_points(size, random(2))
+    values = torch.randn(BATCH, size, CHANNELS, generator=random(3), dtype=torch.float64)
+    values[:, ::4, 0] = torch.nan
+    variance = 0.1 * torch.rand(size, CHANNELS, generator=random(4), dtype=torch.float64).expand_as(values)
+    measure = 0.1 + torch.rand(size, generator=random(5), dtype=torch.float64)
+    found = e(points, values, variance, measure).contexts - e.centre
+    index = torch.arange(e.centre.numel()).view(LATENTS, CHANNELS, -1)
+    a = torch.zeros(size, CHANNELS, e.centre.numel(), dtype=torch.float64)
+    s = e.modes.double() @ e.modes.double().T
+    for v in range(CHANNELS):
+        own = index[:, v].flatten()
+        a[:, v, own] = e.field.design(points, e.poses, e.windows).to_dense()
+        s[own[:, None], own] += torch.block_diag(*e.local.covariance[v][e.local.orbit])
+    start = e.field(points, Latents(e.poses, e.centre[None], e.windows))
+    seen = ~values[0].isnan()
+    a, r = a[seen], (values - start)[:, seen]
+    gram = a @ s @ a.T + (variance[0] + e.noise / measure[:, None])[seen].diag()
+    expected = (s @ a.T @ torch.linalg.solve(gram, r.T)).T.view_as(found)
+    close(found, expected, 1e-6 * float(expected.abs().max()))
+
+
+def test_with_many_points_modes_are_found_before_what_they_leave(
+    geometry: Geometry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    e, points, values = states(geometry, 40, 0.3)
+    together = e(points, values).contexts
+    monkeypatch.setattr(local_prior, "_DENSE", 0)
+    monkeypatch.setattr(local_prior, "_EXACT", 1e-10)
+    e._kept.clear()
+    e.local._kept.clear()
+    apart = e(points, values).contexts
+    assert not torch.equal(apart, together)
+    assert float((apart - together).norm() / together.norm()) < 0.05
+
+
 def test_what_modes_leave_is_fitted_where_it_is_much(geometry: Geometry) -> None:
     e, points, values = states(geometry, 400, 0.3)
     assert not e.local.silent and bool((e.unexplained > 10 * e.noise).all())
