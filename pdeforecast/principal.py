@@ -31,8 +31,8 @@ from pdeforecast.local_prior import LocalPrior
 from pdeforecast.observed import observed
 from pdeforecast.preconditioner import ExactStep, means, same
 
-_FIRST_NOISE = 1e-6
-"""Before anything is learned."""
+_FIRST_NOISE = 1e-9
+"""Before anything is learned: with more, modes lack what the field could hold."""
 FINE_NOISE = 1e-3
 """The same where modes do not tell all. With less, contexts grow along directions that no field value shows,
 which a network then has to tell from the others."""
@@ -93,8 +93,9 @@ class PrincipalSGD(nn.Module):
         self.register_buffer("orbit", orbit, persistent=False)
         self.register_buffer("initial", torch.zeros(int(orbit.max()) + 1, field.context_dim))
         self.register_buffer("modes", torch.zeros(latents * field.context_dim, rank))
-        self.register_buffer("unexplained", torch.full((field.channels,), _FIRST_NOISE, dtype=torch.float64))
-        self.register_buffer("noise", torch.full((field.channels,), _FIRST_NOISE, dtype=torch.float64))
+        first = _FIRST_NOISE if rank else fine_noise
+        self.register_buffer("unexplained", torch.full((field.channels,), first, dtype=torch.float64))
+        self.register_buffer("noise", torch.full((field.channels,), first, dtype=torch.float64))
         self.local = LocalPrior(field, _merged(orbit))
         self._kept: Kept[tuple[Step, Tensor]] = Kept(1)
 

@@ -168,4 +168,5 @@ def test_where_modes_tell_all_there_is_nothing_else(geometry: Geometry) -> None:
     e, points, values = states(geometry, 400, 0.0)
     assert e.local.silent and torch.equal(e.unexplained, e.noise)
     again = e.field(points, e(points, values))
-    assert float((again - values).norm() / values.norm()) < 1e-2
+    # To the last bits of modes in single precision.
+    assert float((again - values).norm() / values.norm()) < 1e-7
