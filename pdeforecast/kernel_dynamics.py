@@ -72,7 +72,7 @@ from pdeforecast.principal import PrincipalSGD
 
 _WIDTH = 0.5
 """ℓ², in units of the mean square of remembered states, about their mean."""
-RIDGE = 1e-8
+RIDGE = 1e-7
 """ρ; K(a, a) is at most 1. More of it blurs what is small, from noisy starts, too; less is unstable."""
 OWN_RIDGE = 1e-3
 """ρ of Φ₀ where little is observed, and it is asked of states that are not known well."""
