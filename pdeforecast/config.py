@@ -20,6 +20,9 @@ class LinearFieldConfig:
         window: σ of the windows, in lattice spacings.
         radius: of the charts, in lattice spacings.
         rank: principal modes of the prior, where the group does not make all latents of one.
+        noise: variance of the observations' errors that the prior is learned with. With less, its modes hold
+            more of what the field can, and contexts grow along directions that no field value shows, which a
+            network then has to tell from the others.
     """
 
     latents: int = 64
@@ -28,6 +31,7 @@ class LinearFieldConfig:
     window: float = 0.5
     radius: float = 1.5
     rank: int = 320
+    noise: float = 1e-6
 
 
 @dataclass(frozen=True)

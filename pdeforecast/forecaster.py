@@ -556,10 +556,10 @@ def _encoder(config: ForecasterConfig) -> PreconditionedSGD | PrincipalSGD | Met
     if isinstance(chosen, LinearFieldConfig):
         linear = _linear_field(geometry, channels, chosen)
         if homogeneous(geometry, chosen.latents):
-            return PreconditionedSGD(linear, chosen.latents, chosen.window)
+            return PreconditionedSGD(linear, chosen.latents, chosen.window, chosen.noise)
         remembers = isinstance(config.dynamics, KernelDynamicsConfig)
-        noise = kernel_dynamics.NOISE if remembers else FINE_NOISE
-        return PrincipalSGD(linear, chosen.latents, chosen.window, chosen.rank, noise)
+        fine = kernel_dynamics.NOISE if remembers else FINE_NOISE
+        return PrincipalSGD(linear, chosen.latents, chosen.window, chosen.rank, fine, chosen.noise)
     assert isinstance(chosen, AttentionFieldConfig)
     field = EquivariantField(
         geometry,

@@ -28,6 +28,8 @@ from pdeforecast.observed import merge_duplicates
 
 _JITTER = 1e-9
 """Added to the prior, in units of its mean variance, so that its Cholesky factor exists."""
+FIRST_NOISE = 1e-6
+"""Before anything is learned."""
 _LEAST_NOISE = 1e-12
 """The least learned noise: a field that holds its data exactly must not divide by zero."""
 
@@ -39,6 +41,7 @@ class PreconditionedSGD(nn.Module):
         field: the field, linear in its contexts.
         latents: N, the size of the lattice.
         window: σ of the Gaussian windows, in units of the lattice spacing.
+        noise: with which states are encoded before anything is learned.
 
     Attributes:
         initial: c₀ in vectors (channels, orbits, functions), one per orbit of the group.
@@ -54,7 +57,7 @@ class PreconditionedSGD(nn.Module):
     covariance: Tensor
     noise: Tensor
 
-    def __init__(self, field: LinearField, latents: int, window: float) -> None:
+    def __init__(self, field: LinearField, latents: int, window: float, noise: float = FIRST_NOISE) -> None:
         super().__init__()
         geometry, v, f = field.geometry, field.channels, field.functions
         self.field = field
@@ -70,7 +73,7 @@ class PreconditionedSGD(nn.Module):
         self.register_buffer("orbit", orbit, persistent=False)
         self.register_buffer("initial", torch.zeros(v, int(orbit.max()) + 1, f, dtype=torch.float64))
         self.register_buffer("covariance", blocks)
-        self.register_buffer("noise", torch.full((v,), 1e-6, dtype=torch.float64))
+        self.register_buffer("noise", torch.full((v,), noise, dtype=torch.float64))
         self._kept: Kept[tuple[Tensor, Tensor, ExactStep]] = Kept(field.channels)
 
     @property

@@ -29,13 +29,11 @@ from pdeforecast.latents import Latents
 from pdeforecast.linear_field import LinearField
 from pdeforecast.local_prior import LocalPrior
 from pdeforecast.observed import observed
-from pdeforecast.preconditioner import ExactStep, means, same
+from pdeforecast.preconditioner import FIRST_NOISE, ExactStep, means, same
 
-_FIRST_NOISE = 1e-9
-"""Before anything is learned: with more, modes lack what the field could hold."""
 FINE_NOISE = 1e-3
-"""The same where modes do not tell all. With less, contexts grow along directions that no field value shows,
-which a network then has to tell from the others."""
+"""The first where modes do not tell all. With less, contexts grow along directions that no field value
+shows, which a network then has to tell from the others."""
 _LEAST_NOISE = 1e-12
 _LEAST_SHARE = 1e-13
 """Modes whose variance is a smaller share of the largest one's are rounding errors of the states."""
@@ -61,6 +59,7 @@ class PrincipalSGD(nn.Module):
         window: σ of the Gaussian windows, in units of the lattice spacing.
         rank: how many modes are kept.
         fine_noise: with which states are encoded anew that modes do not tell.
+        first_noise: with which they are encoded before anything is learned.
 
     Attributes:
         initial: c₀ (orbits, context_dim), one per orbit of the group.
@@ -80,7 +79,13 @@ class PrincipalSGD(nn.Module):
     noise: Tensor
 
     def __init__(
-        self, field: LinearField, latents: int, window: float, rank: int, fine_noise: float = FINE_NOISE
+        self,
+        field: LinearField,
+        latents: int,
+        window: float,
+        rank: int,
+        fine_noise: float = FINE_NOISE,
+        first_noise: float = FIRST_NOISE,
     ) -> None:
         super().__init__()
         poses = field.geometry.lattice(latents)
@@ -93,7 +98,7 @@ class PrincipalSGD(nn.Module):
         self.register_buffer("orbit", orbit, persistent=False)
         self.register_buffer("initial", torch.zeros(int(orbit.max()) + 1, field.context_dim))
         self.register_buffer("modes", torch.zeros(latents * field.context_dim, rank))
-        first = _FIRST_NOISE if rank else fine_noise
+        first = first_noise if rank else fine_noise
         self.register_buffer("unexplained", torch.full((field.channels,), first, dtype=torch.float64))
         self.register_buffer("noise", torch.full((field.channels,), first, dtype=torch.float64))
         self.local = LocalPrior(field, _merged(orbit))

@@ -250,8 +250,11 @@ def test_what_followed_is_remembered(taught: KernelDynamics) -> None:
 
 
 @pytest.mark.parametrize("stride", [3, 4, 5])
-def test_the_last_frame_is_led_to_by_one_whose_follower_is_known(stride: int) -> None:
+def test_the_last_frame_is_led_to_by_one_whose_follower_is_known(
+    stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many steps of how many frames lead to it, and though nothing before it is like it."""
+    monkeypatch.setattr(kernel_dynamics, "RIDGE", 1e-9)
     made, fields = untaught(stride=stride), waves(1, TRAJECTORIES, FRAMES)
     fields[:, -1] = waves(2, TRAJECTORIES, 1)[:, 0]
     made.learn(fields, 0.5)
