@@ -61,7 +61,7 @@ def shifts(model: pf.Forecaster, state: xr.Dataset, seed: int) -> dict[str, np.n
     by_cells = torch.tensor([[3 * cell, -cell]], dtype=torch.float64)
     anywhere = model.geometry.random_motion(4, torch.Generator().manual_seed(seed))
     return {
-        name: np.array(equivariance(model, state, LEADS, motions).pipeline)
+        name: np.array(equivariance(model, state, LEADS, motions).pipeline["vorticity"])
         for name, motions in {
             "lattice shift (3, −1 cells)": by_cells,
             "any shift (4 of them)": anywhere,

@@ -120,9 +120,10 @@ def _equivariance(card: Mapping[str, Any]) -> Iterator[str]:
     if found is None:
         yield _line("equivariance", "not measured; type `pdeforecast bench equivariance MODEL`")
         return
-    for lead, whole, latents in zip(found["lead_times"], found["pipeline"], found["latents"], strict=True):
-        text = f"lead {lead:g}: relative L2 {whole:.1e} of the pipeline, {latents:.1e} from the latents"
-        yield _line("equivariance", text)
+    for name, curve in found["pipeline"].items():
+        for lead, whole, latents in zip(found["lead_times"], curve, found["latents"][name], strict=True):
+            errors = f"relative L2 {whole:.1e} of the pipeline, {latents:.1e} from the latents"
+            yield _line("equivariance", f"{name}, lead {lead:g}: {errors}")
 
 
 def _trust(card: Mapping[str, Any]) -> str:

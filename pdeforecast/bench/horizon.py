@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pdeforecast.bench.methods import Method
 from pdeforecast.bench.pictures import STYLE, canvas, line, picture, save
-from pdeforecast.bench.scores import evolving
+from pdeforecast.bench.scores import unforeseen
 from pdeforecast.bench.study import Study, leads_of, state_of
 from pdeforecast.bench.table import Case, Row, curve, groups, markdown, over_seeds
 from pdeforecast.errors import DivergedError, ForecastError
@@ -54,7 +54,7 @@ def cases(study: Study) -> list[Case]:
         try:
             return rows_of(reached(method, truth, longest), truth, longest)
         except ForecastError as error:
-            return [{"variable": name, "note": error.cause} for name in evolving(truth)]
+            return unforeseen(truth, error)
 
     return study.cases(measure, trained=longest)
 

@@ -217,6 +217,8 @@ def _begun(kind: str, ds: xr.Dataset, budget: float, seed: int, settings: Mappin
     known = Filling.learned(ds, layout).tensors() if isinstance(config, SteppingSettings) else {}
     states = ds.sizes.get("sample", 1) * ds.sizes.get("time", ds.sizes.get("lead_time", 1))
     card = {
+        "kind": kind,
+        "settings": {name: str(value) for name, value in settings.items()},
         "data": attributes(ds),
         "samples": ds.sizes.get("sample", 1),
         "states": states,

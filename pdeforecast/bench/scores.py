@@ -17,7 +17,12 @@ def scored(forecast: Callable[[], xr.Dataset], truth: xr.Dataset) -> list[Row]:
     try:
         return errors_of(forecast(), truth)
     except ForecastError as error:
-        return [{"variable": name, "note": error.cause} for name in evolving(truth)]
+        return unforeseen(truth, error)
+
+
+def unforeseen(truth: xr.Dataset, error: ForecastError) -> list[Row]:
+    """For each variable, why there is no number."""
+    return [{"variable": name, "note": error.cause} for name in evolving(truth)]
 
 
 def errors_of(forecast: xr.Dataset, truth: xr.Dataset) -> list[Row]:

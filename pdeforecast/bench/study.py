@@ -95,6 +95,22 @@ class Study:
         }
         return " ".join([own.name, *(f"{name}={value:g}" for name, value in unusual.items())])
 
+    def check(self) -> None:
+        """Refuse contestants and truth of several equations: their numbers would mean nothing.
+
+        Raises:
+            UsageError: if there are several.
+        """
+        known = {method.name: card_of(method).get("data", {}).get("equation") for method in self.methods}
+        known["the truth"] = self._provenance().get("equation")
+        told = {name: equation for name, equation in known.items() if equation}
+        if len(set(told.values())) > 1:
+            came = ", ".join(f"{equation} ({name})" for name, equation in told.items())
+            raise UsageError(
+                f"expected contestants and truth of one equation; came {came}.",
+                "Leave out those of another, or give other `--data`.",
+            )
+
     def truth(self, seed: int, pde: PDE | None = None) -> xr.Dataset:
         """Trajectories of unseen states of one seed, at most `samples`; of `pde` if it is given."""
         if self.data is not None and self.data.is_file() and pde is None:
@@ -232,11 +248,15 @@ def card_of(method: Method) -> Mapping[str, Any]:
 
 
 def training(method: Method) -> Row:
-    """How long a method was trained and on what, if its card says so."""
+    """How long a method was trained and on what, if its card says so; of a baseline its kind and what of its
+    settings was chosen."""
     card = card_of(method)
     if "seconds" not in card:
         return {}
-    return {"training": f"{float(card['seconds']):.0f} s on {card.get('device', 'cpu')}"}
+    words = [f"{float(card['seconds']):.0f} s on {card.get('device', 'cpu')}"]
+    words += [f"as {card['kind']}"] if "kind" in card else []
+    words += [f"{name}={value}" for name, value in card.get("settings", {}).items()]
+    return {"training": ", ".join(words)}
 
 
 def identity(method: Method) -> str:

@@ -9,7 +9,7 @@ import xarray as xr
 from pdeforecast.bench import efficiency, equivariance, forecast, horizon, latents, sparse, split, superres
 from pdeforecast.bench.methods import Method
 from pdeforecast.bench.study import Study
-from pdeforecast.bench.table import Case, Row, complete
+from pdeforecast.bench.table import Case, Row, complete, left
 from pdeforecast.errors import UsageError
 from pdeforecast.replacing import replacing
 
@@ -46,7 +46,6 @@ SUITES = {
         equivariance.cases,
         equivariance.page,
         equivariance.draw,
-        inside=True,
     ),
     "split": Suite(
         "what decoding, encoding and dynamics contribute", split.cases, split.page, split.draw, inside=True
@@ -61,15 +60,19 @@ SUITES = {
 def go(name: str, study: Study) -> tuple[str, list[Path]]:
     """The page of a suite, after computing what its table lacks, and the files that were written."""
     suite = SUITES[name]
+    cases = suite.cases(study)
+    study.check()
     study.folder.mkdir(parents=True, exist_ok=True)
     table = study.folder / f"{name}.csv"
-    rows = complete(table, suite.cases(study), study.stamp(), 0.0 if suite.trains else study.budget)
+    rows = complete(table, cases, study.stamp(), 0.0 if suite.trains else study.budget)
+    missing = left(rows, cases)
+    told = f"\nThe budget left {missing} of {len(cases)} cases; the same command goes on." if missing else ""
     if not rows:
-        return "nothing was measured within the budget", []
+        return f"nothing was measured within the budget{told}", []
     page = f"{suite.page(rows)}\n\n{provenance(rows)}\n"
     with replacing(study.folder / f"{name}.md") as beside:
         beside.write_text(page, encoding="utf-8")
-    return page, [table, table.with_suffix(".md"), *suite.draw(rows, study.folder)]
+    return f"{page}{told}", [table, table.with_suffix(".md"), *suite.draw(rows, study.folder)]
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,19 @@
 """`bench superres`: a state on the training's grid in, forecasts on other grids out, and what they are worth.
 
 The truth is the equation solved on a finer grid; the state that is given is that truth's first frame, brought
-to the training's grid: its low-pass on the periodic plane, means of blocks on the rotating sphere, the values
-at its nodes elsewhere. A forecast is asked for on coarser and finer grids and at random places off any grid,
-and stands beside the interpolations of the method's *own* forecast on the training's grid: spectral
-(trigonometric, cosine or spherical-harmonic) and cubic splines.
+to the grid on which a method was trained: its low-pass on the periodic plane, means of blocks on the rotating
+sphere, the values at its nodes elsewhere. *The training's grid* is that of the first contestant; one that was
+trained on a finer grid is given the finer state, and shows what learning there is worth.
+
+A forecast is asked for on coarser and finer grids and at random places off any grid, and stands beside the
+interpolations of the method's *own* forecast on the grid of its state: spectral (trigonometric, cosine or
+spherical-harmonic) and cubic splines.
 
 On grids finer than the training's, errors are split at its Nyquist number (`spectra.py`); what follows from
 them is said in words (`verdict.py`).
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -26,9 +30,9 @@ from torch import Tensor
 from pdeforecast.bench.interpolation import at_nodes, at_places, check_surface, random_places, splined
 from pdeforecast.bench.methods import Method
 from pdeforecast.bench.pictures import STYLE, canvas, line, look, picture, ruled, save
-from pdeforecast.bench.scores import TRAIN_FRAMES, evolving
+from pdeforecast.bench.scores import TRAIN_FRAMES, evolving, unforeseen
 from pdeforecast.bench.spectra import Bands, bands, nyquist, power, symbol
-from pdeforecast.bench.study import Study, leads_of
+from pdeforecast.bench.study import Study, card_of, leads_of
 from pdeforecast.bench.table import Case, Row, curve, groups, markdown, number, over_seeds
 from pdeforecast.bench.verdict import verdict
 from pdeforecast.cells import MEAN, means
@@ -44,7 +48,7 @@ FINEST = {"periodic_plane": 4, "plane": 4, "sphere": 2, "rotating_sphere": 2}
 PLACES = 1000
 _DRAWN = 1e-14
 """Energies below this share of the largest are not drawn."""
-KEYS = ("equation", "variable", "method", "way", "grid")
+KEYS = ("equation", "variable", "method", "given", "way", "grid")
 NUMBERS = ("t_in_l2", "below", "above", "energy", "share")
 DIRECT, SPECTRAL, SPLINE = "direct", "spectral interpolation", "spline"
 
@@ -70,9 +74,9 @@ def cases(study: Study) -> list[Case]:
         truth = study.truth(seed, finer(coarse, FINEST.get(coarse.geometry, 1)))
         check_surface(geometry_of(truth))
         try:
-            return Comparison(method, coarse, truth, seed).rows()
+            return Comparison(method, coarse, trained_on(method, coarse), truth, seed).rows()
         except ForecastError as error:
-            return [{"variable": name, "note": error.cause} for name in evolving(truth)]
+            return unforeseen(truth, error)
 
     return study.cases(measure)
 
@@ -88,25 +92,42 @@ def finer(pde: PDE, factor: int) -> PDE:
     )
 
 
-class Comparison:
-    """One method's forecasts on several grids, from one state, against one solution on a fine grid."""
+def trained_on(method: Method, pde: PDE) -> PDE:
+    """The equation on the grid on which a method was trained, if its card tells; else as it is."""
+    own: Any = pde
+    known = json.loads(card_of(method).get("data", {}).get("parameters", "{}"))
+    told = {name: known[name] for name in ("resolution", "coarsen") if name in known and hasattr(pde, name)}
+    return replace(own, **told)
 
-    def __init__(self, method: Method, coarse: PDE, truth: xr.Dataset, seed: int) -> None:
+
+class Comparison:
+    """One method's forecasts on several grids, from one state, against one solution on a fine grid.
+
+    Args:
+        coarse: the equation on the training's grid, in units of which grids are told.
+        own: the equation on the grid of the state that the method is given.
+    """
+
+    def __init__(self, method: Method, coarse: PDE, own: PDE, truth: xr.Dataset, seed: int) -> None:
         self.method, self.seed = method, seed
         self.geometry = geometry_of(truth)
         self.dims = grid_dims(self.geometry)
         self.axes, self.coarse = axes_of(truth, self.geometry), coarse.coordinates()
+        self.given = own.coordinates()
         self.leads = leads_of(truth)
         self.truth = fields_of(truth, self.dims)
-        self.state = restricted(truth, self.geometry, self.coarse)
+        self.state = restricted(truth, self.geometry, self.given)
         self.number = nyquist(self.geometry, self.coarse)
-        self.own = self.forecast(1)[0]
+        self.own = self.forecast({name: len(axis) for name, axis in self.given.items()})[0]
 
-    def forecast(self, factor: float) -> tuple[Fields, Mapping[str, Tensor]]:
-        """The method's forecast on a grid of `factor` times the training's, and its axes."""
-        grid = {name: round(factor * len(axis)) for name, axis in self.coarse.items()}
-        ds = self.method.forecast(self.state, self.leads, grid=grid)
+    def forecast(self, sizes: Mapping[str, int]) -> tuple[Fields, Mapping[str, Tensor]]:
+        """The method's forecast on a grid of these sizes, and its axes."""
+        ds = self.method.forecast(self.state, self.leads, grid=sizes)
         return fields_of(ds, self.dims), axes_of(ds, self.geometry)
+
+    def shape(self, axes: Mapping[str, Tensor]) -> str:
+        """The sizes of a grid, in words."""
+        return "×".join(str(len(axes[name])) for name in self.dims)
 
     def rows(self) -> list[Row]:
         """All rows: every grid, way and variable."""
@@ -114,12 +135,12 @@ class Comparison:
         finest = round(len(self.axes[self.dims[0]]) / len(self.coarse[self.dims[0]]))
         factors = [0.5, *(2.0**i for i in range(1 + round(math.log2(finest))))]
         for factor in factors:
-            direct, axes = self.forecast(factor)
+            direct, axes = self.forecast({name: round(factor * len(a)) for name, a in self.coarse.items()})
             ways = {DIRECT: lambda name, d=direct: d[name]}
-            if factor > 1:
+            if all(len(axes[name]) > len(own) for name, own in self.given.items()):
                 ways |= {
-                    SPECTRAL: lambda name, a=axes: at_nodes(self.own[name], self.geometry, self.coarse, a),
-                    SPLINE: lambda name, a=axes: splined(self.own[name], self.geometry, self.coarse, a),
+                    SPECTRAL: lambda name, a=axes: at_nodes(self.own[name], self.geometry, self.given, a),
+                    SPLINE: lambda name, a=axes: splined(self.own[name], self.geometry, self.given, a),
                 }
             for name, truth in self.truth.items():
                 there = self.seen(truth, axes)
@@ -135,7 +156,7 @@ class Comparison:
     ) -> Row:
         """The errors of one variable on one grid."""
         weights = self.geometry.weights(axes).flatten()
-        row = self.errors(name, way, "×".join(str(len(axes[d])) for d in self.dims), f, truth, weights)
+        row = self.errors(name, way, self.shape(axes), f, truth, weights)
         row |= {"factor": factor, "nyquist": self.number, "numbers": symbol(self.geometry)}
         if factor > 1:
             spectra = [power(u[:, 1:], self.geometry, axes).mean((0, 1)) for u in (truth, f - truth, f)]
@@ -153,6 +174,7 @@ class Comparison:
         error = relative_l2(f.flatten(2), truth.flatten(2), weights).mean(0)
         return {
             "variable": name,
+            "given": self.shape(self.given),
             "way": way,
             "grid": grid,
             "t_in_l2": float(error[1:].mean()),
@@ -170,7 +192,7 @@ class Comparison:
         rows = []
         for name, truth in self.truth.items():
             there = at_places(truth, self.geometry, self.axes, places)
-            between = at_places(self.own[name], self.geometry, self.coarse, places)
+            between = at_places(self.own[name], self.geometry, self.given, places)
             for way, f in ((DIRECT, found[name]), (SPECTRAL, between)):
                 rows.append(self.errors(name, way, "random places", f, there))
         return rows
@@ -195,7 +217,8 @@ def restricted(truth: xr.Dataset, geometry: Geometry, axes: Mapping[str, Tensor]
         return at_nodes(values, geometry, own, axes)
 
     variables = {}
-    kind = {"cell_methods": MEAN} if geometry.domain == "rotating_sphere" else {}
+    blocks = geometry.domain == "rotating_sphere" and len(own[dims[0]]) > len(axes[dims[0]])
+    kind = {"cell_methods": MEAN} if blocks else {}
     for name, array in first.data_vars.items():
         if set(dims) <= set(array.dims):
             kept = tuple(dim for dim in array.dims if dim not in dims)
@@ -214,6 +237,12 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     for group in groups([row for row in rows if "below" in row], ("equation", "variable", "method")):
         by_way = {way: _bands(group, way) for way in (DIRECT, SPECTRAL)}
         first = group[0]
+        if by_way[DIRECT].keys() != by_way[SPECTRAL].keys():
+            lines.append(
+                f"{first['method']}, {first['equation']}, {first['variable']}: was given {first['given']} "
+                f"points; what it shows there is no super-resolution"
+            )
+            continue
         words = verdict(
             by_way[DIRECT], by_way[SPECTRAL], int(number(first, "nyquist")), str(first["numbers"])
         )

@@ -59,6 +59,11 @@ def complete(path: Path, cases: Sequence[Case], stamp: Mapping[str, Cell], budge
     return [row for case in cases for row in _found(rows, case)]
 
 
+def left(rows: Sequence[Row], cases: Sequence[Case]) -> int:
+    """How many of `cases` have no row yet."""
+    return sum(not _found(rows, case) for case in cases)
+
+
 def _found(rows: Sequence[Row], case: Case) -> list[Row]:
     key = {name: _text(value) for name, value in case.key.items()}
     return [row for row in rows if all(_text(row.get(name, "")) == value for name, value in key.items())]

@@ -7,13 +7,16 @@ import torch
 
 from pdeforecast import checkpoint
 from pdeforecast.bench import report, study, suites
-from pdeforecast.bench.equivariance import equivariance
+from pdeforecast.bench.equivariance import MOTIONS, equivariance
 from pdeforecast.bench.methods import Method
 from pdeforecast.cli.arguments import device_of, pairs
 from pdeforecast.cli.outputs import check_folder
 from pdeforecast.errors import UsageError, nearest
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.trajectory import open_dataset
+
+LEADS = (0.0, 1.0, 5.0, 10.0, 19.0)
+"""Lead times at which equivariance is printed."""
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -31,9 +34,11 @@ def bench(options: argparse.Namespace) -> None:
         return
     if not (options.model or options.baselines or options.train):
         raise UsageError("expected a model; none came.", f"Type `pdeforecast bench {options.suite} MODEL`.")
-    if options.suite == "equivariance" and options.output is None:
+    kept = options.output or options.baselines or options.train or options.data
+    if options.suite == "equivariance" and not kept:
         _equivariance(options)
     else:
+        _check_options(options)
         page, files = suites.go(options.suite, _study(options))
         print("\n".join([page, *(f"written: {file}" for file in files)]))
 
@@ -46,8 +51,27 @@ def _equivariance(options: argparse.Namespace) -> None:
         else:
             state = open_dataset(options.state)
         random = torch.Generator().manual_seed(options.seed)
-        motions = GEOMETRIES[model.geometry.domain].random_motion(options.motions, random)
-        print(equivariance(model, state, options.lead_time, motions).markdown())
+        motions = GEOMETRIES[model.geometry.domain].random_motion(options.motions or MOTIONS, random)
+        print(equivariance(model, state, options.lead_time or LEADS, motions).markdown())
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Refuse what a table would pass over.
+
+    Raises:
+        UsageError: if there is such an option, or truth that is not there.
+    """
+    given = {"--state": options.state, "--motions": options.motions, "--lead-time": options.lead_time}
+    if came := [name for name, value in given.items() if value is not None]:
+        raise UsageError(
+            f"expected {came[0]} with `bench equivariance MODEL` alone, which prints and keeps nothing.",
+            f"Leave out {came[0]}; tables take states and times from `--data`.",
+        )
+    if options.data is not None and options.data.suffix and not options.data.exists():
+        raise UsageError(
+            f"expected a file of truth or a folder to keep it in; {options.data} is not there.",
+            "Mend `--data`, or leave it out: states are generated then.",
+        )
 
 
 def _study(options: argparse.Namespace) -> study.Study:

@@ -190,8 +190,8 @@ def _bench(verb: Verb) -> None:
     made.add_argument("--view", metavar="FILE.nc", nargs=2, action="append", default=[], type=Path,
                       help="report: a forecast and its truth to look at")  # fmt: skip
     made.add_argument("--state", metavar="STATE.nc", help="equivariance: states (newly generated ones)")
-    made.add_argument("--motions", type=int, default=4, help="equivariance: motions of the world (4)")
-    made.add_argument("--lead-time", type=lead_times, default=[0.0, 1.0, 5.0, 10.0, 19.0])
+    made.add_argument("--motions", type=int, help="equivariance: motions of the world (4)")
+    made.add_argument("--lead-time", type=lead_times, metavar="0,1,5", help="equivariance: (0,1,5,10,19)")
     made.add_argument("-o", "--output", type=place, metavar="FOLDER", help="of tables and pictures (bench)")
 
 

@@ -16,6 +16,8 @@ from pdeforecast.training.data import Trajectories
 
 _MANY = 64
 """Trajectories; fewer are moved up to eight times as often."""
+_PAIRS = 2**18
+"""Pairs of a point and a latent, over all states that a nonlinear field is fitted to at once: 2 GB, about."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,16 @@ class Encoded:
 def encode_all(model: Forecaster, data: Trajectories, motions: Tensor) -> list[Encoded]:
     """Every frame, encoded once under each group element: moving the points moves the world."""
     geometry, made = model.geometry, []
+    pairs = len(data.points) * model.config.field.latents
+    together = len(data.times) * 16 if model.field.linear else max(1, _PAIRS // pairs)
     for g in motions:
         points = geometry.act(g, data.points).to(model.mean.device)
         around = geometry.act(g, data.static_points) if len(data.static_points) else data.static_points
         statics = model.surroundings(around, data.statics, data.static_measure)
         pieces = [
-            model.encode(points, part.flatten(0, 1).to(model.mean), None, data.measure)
+            model.encode(points, states.to(model.mean), None, data.measure)
             for part in data.values.split(16)
+            for states in part.flatten(0, 1).split(together)
         ]
         frames = data.values.shape[:2]
         shared = pieces[0].shared

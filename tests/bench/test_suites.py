@@ -236,7 +236,7 @@ def rough(seed: int) -> xr.Dataset:
 def test_the_verdict_on_forecasts(detail: float, words: str) -> None:
     truth = rough(0)
     coarse = make("navier-stokes", {"resolution": 16, "frames": 3})
-    rows = superres.Comparison(Oracle(truth, detail), coarse, truth, 0).rows()
+    rows = superres.Comparison(Oracle(truth, detail), coarse, coarse, truth, 0).rows()
     keyed = [{**row, "method": "oracle", "equation": "-"} for row in rows]
     (line,) = superres.verdicts(keyed)
     assert f"interpolates to 4×; adds {words} above k = 8" in line
@@ -396,16 +396,22 @@ def test_sparse_on_the_command_line(shared: Path, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("errors", "said"),
     [
-        ({"ours": 0.1, "solver": 0.2, "theirs": 0.3}, "ours, 0.1"),
-        ({"ours": 0.1, "solver": 0.01, "theirs": 0.3}, "solver, 0.01; of those that learned, ours, 0.1"),
-        ({"ours": 0.1, "solver": 0.01, "theirs": 0.05}, "solver, 0.01; of those that learned, theirs, 0.05"),
+        ({"ours": 0.1, "solver": 0.2, "theirs": 0.3}, "ours, 0.1 (9 minutes); theirs, 0.3 (9 minutes)"),
+        (
+            {"ours": 0.1, "solver": 0.01, "theirs": 0.3, "a third": 0.4},
+            "solver, 0.01; of those that learned ours, 0.1 (9 minutes); theirs, 0.3 (9 minutes)",
+        ),
+        (
+            {"ours": 0.1, "solver": 0.01, "theirs": 0.05},
+            "solver, 0.01; of those that learned theirs, 0.05 (9 minutes); ours, 0.1 (9 minutes)",
+        ),
         ({"ours": float("nan"), "solver": 0.2}, "solver, 0.2"),
     ],
 )
 def test_the_best_of_those_that_learned_is_named_beside_the_best(errors: dict[str, float], said: str) -> None:
     known = {"equation": "heat", "variable": "temperature", "observed": "grid", "share": 0.5}
     rows: list[Row] = [
-        known | {"method": name, "t_in_l2": error, "training": "" if name == "solver" else "9 s on cpu"}
+        known | {"method": name, "t_in_l2": error, "training": "" if name == "solver" else "540 s on cpu"}
         for name, error in errors.items()
     ]
     assert sparse.best(rows).endswith(f"- heat, temperature, 50% (grid): {said}")
@@ -643,4 +649,67 @@ def test_equivariance_as_a_table(shared: Path, tmp_path: Path) -> None:
     rows = read(tmp_path / "equivariance.csv")
     assert curve(rows[0], "lead_times") == (0, 1, 3) and len(rows) == 2
     text = (tmp_path / "equivariance.md").read_text()
-    assert "| tiny | whole pipeline |" in text and "| tiny | from the latents |" in text
+    for part in ("whole pipeline", "from the latents"):
+        assert f"| tiny | vorticity | {part} |" in text
+
+
+def test_a_contestant_of_a_finer_grid_is_given_the_finer_state() -> None:
+    truth = rough(0)
+    coarse = make("navier-stokes", {"resolution": 16, "frames": 3})
+    told = Known(Oracle(truth, 1.0), {"data": {"parameters": json.dumps({"resolution": 64, "step": 0.1})}})
+    own = superres.trained_on(told, coarse)
+    assert own == replace(coarse, resolution=64) and superres.trained_on(Oracle(truth, 1.0), coarse) == coarse
+    rows = superres.Comparison(told, coarse, own, truth, 0).rows()
+    assert {row["given"] for row in rows} == {"64×64"} and {row["grid"] for row in rows} >= {"8×8", "32×32"}
+    assert {row["way"] for row in rows if row["grid"] != "random places"} == {superres.DIRECT}
+    fine = next(row for row in rows if row["grid"] == "64×64")
+    assert number(fine, "below") < 1e-9 and number(fine, "nyquist") == 8
+    keyed = [{**row, "method": "fine", "equation": "-"} for row in rows]
+    assert superres.verdicts(keyed) == [
+        "fine, -, vorticity: was given 64×64 points; what it shows there is no super-resolution"
+    ]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A method with a card."""
+
+    method: Method
+    card: Mapping[str, object]
+    name: str = "known"
+
+    def forecast(self, *asked: object, **named: object) -> xr.Dataset:
+        return self.method.forecast(*asked, **named)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["--state x.nc", "--motions 2", "--lead-time 0,1"])
+@pytest.mark.parametrize("suite", ["equivariance", "forecast"])
+def test_what_a_table_would_pass_over_is_refused(
+    suite: str, option: str, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed(suite, shared / "tiny", "-o", tmp_path / "out", *option.split()) == 2
+    assert option.split()[0] in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_truth_that_is_not_there_is_refused(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed("forecast", shared / "tiny", "--data", tmp_path / "flwo.nc", "-o", tmp_path / "out") == 2
+    assert "flwo.nc is not there" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_truth_of_another_equation_is_refused(
+    known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_trajectories(make("diffusion-plane", SMALL["diffusion-plane"]), tmp_path / "heat.nc", 1)
+    asked = ["forecast", known, "--data", tmp_path / "heat.nc", "-o", tmp_path / "out"]
+    assert typed(*asked) == 2 and not (tmp_path / "out").exists()
+    assert "navier-stokes (known), diffusion-plane (the truth)" in capsys.readouterr().err
+
+
+def test_what_a_budget_left_is_told(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["forecast", shared / "tiny", "--data", shared / "flow.nc", "--samples", 1, "-o", tmp_path]
+    assert typed(*asked, "--seeds", "0") == 0
+    assert typed(*asked, "--seeds", "0,1", "--budget", "0.000001s") == 0
+    assert "left 1 of 2 cases" in capsys.readouterr().out
+    assert typed(*asked, "--seeds", "0,1") == 0 and "The budget left" not in capsys.readouterr().out
