@@ -116,6 +116,8 @@ def load(model: str | os.PathLike[str], device: str | torch.device = "cpu") -> F
         built.card = json.loads(metadata["card"])
         probe = {name: tensors.pop(_PROBE + name) for name in ("contexts", "values")}
         built.load_state_dict(tensors)
+        # Not of the card, which tells of measurements of the same weights.
+        weights = _seal(tensors, {"config": metadata["config"]})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"expected a model of this version in {path}; it does not fit: {_in_a_line(error)}.",
@@ -131,9 +133,8 @@ def load(model: str | os.PathLike[str], device: str | torch.device = "cpu") -> F
             f"expected {path} to repeat the probe forecast stored in it; it is off by {worst:.2g} scales.",
             "It was written by an incompatible version: fetch or train it again.",
         )
-    # Not the hash of the file: in which order it keeps its metadata is left to chance.
     name = path.stem if path.stem != "model" else path.absolute().parent.name
-    built.identity = f"{name}@{metadata[_SEAL][:12]}"
+    built.identity = f"{name}@{weights[:12]}"
     # What `prepare` computes does not follow the module to a device.
     return built.to(device).prepare().eval()
 

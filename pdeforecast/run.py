@@ -469,6 +469,13 @@ class _Planner:
         first = not card.get("planned", False) and report.step >= _MEASURED_STEPS
         if first or elapsed > _PLAN_EVERY:
             left = self.budget - seconds
+            if first and left <= 0:
+                text = (
+                    f"the prior and the encoding of the frames took {self.since:.0f} s, all of the budget of "
+                    f"{self.budget:.0f} s: the dynamics have learned for {report.step} steps alone."
+                )
+                cure = "Give a larger `--budget`, fewer trajectories, or `--set training.copies=1`."
+                warnings.warn(f"{text}\n{cure}", TrustWarning, stacklevel=2)
             self.progress.config = config.within(left, elapsed / self.frames, self.longest, report.step)
             card["planned"] = True
             self.since, self.frames = seconds, 0

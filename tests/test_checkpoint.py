@@ -44,6 +44,7 @@ def test_a_model_has_one_hash_however_often_it_is_saved(model: Forecaster, tmp_p
     for name in ("a", "b", "c"):
         checkpoint.save(model, tmp_path / name / "model.safetensors")
         found.add(checkpoint.load(tmp_path / name).identity.removeprefix(f"{name}@"))
+        model.card["measured"] = f"after {name} was saved"
     assert len(found) == 1
     with torch.no_grad():
         model.dynamics.context_head.bias[0] += 1e-6

@@ -193,6 +193,15 @@ def test_a_budget_plans_the_steps(coarse: xr.Dataset, tiny: Preset, tmp_path: Pa
     assert run.budget_of(tmp_path) == 3
 
 
+def test_a_budget_that_leaves_the_dynamics_no_time_is_told(
+    coarse: xr.Dataset, tiny: Preset, tmp_path: Path
+) -> None:
+    preset = replace(tiny, training=replace(tiny.training, dynamics_steps=100, joint_steps=0))
+    with pytest.warns(TrustWarning, match="all of the budget of 0 s"):
+        reports = train(tmp_path, coarse, preset, budget=1e-3)
+    assert reports[-1].step == 20
+
+
 @pytest.mark.parametrize("seconds", [-5, 0, 1, 100])
 def test_plans_are_possible(seconds: float) -> None:
     planned = TrainingConfig().within(seconds, 0.01, 5)
