@@ -117,7 +117,7 @@ def load(model: str | os.PathLike[str], device: str | torch.device = "cpu") -> F
         probe = {name: tensors.pop(_PROBE + name) for name in ("contexts", "values")}
         built.load_state_dict(tensors)
         # Not of the card, which tells of measurements of the same weights.
-        weights = _seal(tensors, {"config": metadata["config"]})
+        weights = _seal(tensors, {})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"expected a model of this version in {path}; it does not fit: {_in_a_line(error)}.",

@@ -45,7 +45,8 @@ def complete(path: Path, cases: Sequence[Case], stamp: Mapping[str, Cell], budge
     start = time.monotonic()
     with logs.bar(iterable=cases, unit="case", desc=path.stem) as bar:
         for case in bar:
-            bar.set_postfix_str(", ".join(map(_text, case.key.values())), refresh=True)
+            shown = [_text(value) for name, value in case.key.items() if name != "identity"]
+            bar.set_postfix_str(", ".join(shown), refresh=True)
             if _found(read(path), case):
                 continue
             if budget and time.monotonic() - start > budget:
