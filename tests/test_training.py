@@ -20,7 +20,7 @@ from pdeforecast.forecaster import Forecaster
 from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.pdes.diffusion_plane import DiffusionPlane
 from pdeforecast.presets import Preset
-from pdeforecast.training import PHASES, Progress, Report, TrainingConfig, Trajectories
+from pdeforecast.training import PHASES, Progress, Report, TrainingConfig, Trajectories, encoded
 from pdeforecast.trajectory import open_dataset, save_dataset, to_dataset
 from pdeforecast.trust import TrustWarning
 
@@ -88,6 +88,22 @@ def test_every_phase_leaves_a_better_model(flow: xr.Dataset, tiny: Preset, tmp_p
     first, last = np.mean(losses["dynamics"][:5]), np.mean(losses["dynamics"][-5:])
     assert last < 0.7 * first
     assert {r.horizon for r in reports if r.phase == "dynamics"} == {1, 2}
+
+
+def test_frames_are_encoded_alike_in_any_portions(
+    coarse: xr.Dataset, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(preset.training, points=40)
+    model = run.begin(tmp_path, coarse, TORUS, replace(preset, training=config), {}).model.eval()
+    data = run.trajectories(coarse, model)
+    motions = TORUS.random_motion(2, torch.Generator().manual_seed(0))
+    (once, other) = encoded.encode_all(model, data, motions, config)
+    monkeypatch.setattr(encoded, "_PAIRS", 1)
+    again = encoded.encode_all(model, data, motions, config)
+    for a, b in zip((once, other), again, strict=True):
+        assert torch.allclose(a.contexts, b.contexts, atol=1e-5) and a.points.equal(b.points)
+        assert len(a.points) == len(data.points) and a.contexts.shape[:2] == data.values.shape[:2]
+    assert not torch.allclose(once.contexts, other.contexts, atol=1e-5)
 
 
 def test_the_attention_field_learns(coarse: xr.Dataset, tiny_paper: Preset, tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def train(progress: Progress, data: Trajectories) -> Iterator[Report]:
             reports = memory_phase(progress, data)
         else:
             model.prepare()
-            encoded = encoded or encode_all(model, data, elements(model, progress.config, len(data.values)))
+            motions = elements(model, progress.config, len(data.values))
+            encoded = encoded or encode_all(model, data, motions, progress.config)
             reports = (dynamics_phase if phase == "dynamics" else joint_phase)(progress, data, encoded)
         for report in reports:
             if not math.isfinite(report.loss):

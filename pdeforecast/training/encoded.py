@@ -38,17 +38,24 @@ class Encoded:
 
 
 @torch.no_grad()
-def encode_all(model: Forecaster, data: Trajectories, motions: Tensor) -> list[Encoded]:
-    """Every frame, encoded once under each group element: moving the points moves the world."""
+def encode_all(
+    model: Forecaster, data: Trajectories, motions: Tensor, config: TrainingConfig
+) -> list[Encoded]:
+    """Every frame, encoded once under each group element: moving the points moves the world.
+
+    A nonlinear field is given as many random points as it has learned from.
+    """
     geometry, made = model.geometry, []
-    pairs = len(data.points) * model.config.field.latents
-    together = len(data.times) * 16 if model.field.linear else max(1, _PAIRS // pairs)
+    seen, together = torch.arange(len(data.points)), 16 * len(data.times)
+    if not model.field.linear:
+        seen = torch.randperm(len(seen), generator=drawn(config, "dynamics", 2 * 10**8))[: config.points]
+        together = max(1, _PAIRS // (len(seen) * model.config.field.latents))
     for g in motions:
         points = geometry.act(g, data.points).to(model.mean.device)
         around = geometry.act(g, data.static_points) if len(data.static_points) else data.static_points
         statics = model.surroundings(around, data.statics, data.static_measure)
         pieces = [
-            model.encode(points, states.to(model.mean), None, data.measure)
+            model.encode(points[seen], states[:, seen].to(model.mean), None, data.measure[seen])
             for part in data.values.split(16)
             for states in part.flatten(0, 1).split(together)
         ]
