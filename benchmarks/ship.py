@@ -50,7 +50,7 @@ over those after them (out); relative L2 weighted by area or volume, lead 0 apar
 ## Equivariance
 
 The moved forecast against the forecast of the moved state, relative L2 over {moved} states and {motions} random motions of the world
-(`pdeforecast bench equivariance {name}`):
+(by the same command):
 
 {equivariance}
 

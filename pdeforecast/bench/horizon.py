@@ -25,7 +25,7 @@ from matplotlib import rc_context
 from torch import Tensor
 
 from pdeforecast.bench.methods import Method
-from pdeforecast.bench.pictures import STYLE, canvas, line, picture, save
+from pdeforecast.bench.pictures import BESIDE, STYLE, canvas, line, picture, save
 from pdeforecast.bench.scores import unforeseen
 from pdeforecast.bench.study import Study, leads_of, state_of
 from pdeforecast.bench.table import Case, Row, curve, groups, markdown, over_seeds
@@ -161,7 +161,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
             panels[0].set_title(
                 f"{first['equation']}, {first['variable']}; trained to the dashes", loc="left"
             )
-            panels[1].legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+            panels[1].legend(**BESIDE)
         path = picture(folder, "horizon", first["equation"], first["variable"])
         save(figure, path)
         made.append(path)

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from pdeforecast import plot
@@ -23,8 +24,12 @@ _DASHES = ("-", "--", ":", "-.")
 _MARKS = "os^Dvp"
 _SHADES = 64
 """Colours of a picture: eight, and their shades at edges."""
+_DEEP = 1e-12
+"""Of the largest number: what is smaller, mostly rounding, would leave the others no room."""
 _TICKS = 8
 """As many places on a logarithmic axis are named one by one."""
+BESIDE: Any = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
+"""Where a legend covers no curve."""
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -72,6 +77,7 @@ def by_lead_time(rows: Sequence[Row], name: str, label: str, title: str) -> Figu
         shared = [row for row in group if curve(row, "lead_times") == curve(group[0], "lead_times")]
         y = np.array([curve(row, name) for row in shared])
         line(axes, np.array(curve(group[0], "lead_times")), y, str(group[0][label]), i)
+    named(axes, rows)
     return finished(figure, axes, "lead time", title)
 
 
@@ -94,13 +100,27 @@ def trends(
         low, high = ([pick(values) for values in seeds] for pick in (min, max))
         axes.plot(places, mean, label=", ".join(words), **own)
         axes.fill_between(places, low, high, color=own["color"], alpha=0.15, linewidth=0)
-    if axes.lines:
-        axes.set_xscale("log")
-        places = sorted({float(place) for drawn in axes.lines for place in np.asarray(drawn.get_xdata())})
-        if len(places) <= _TICKS:
-            axes.set_xticks(places, [f"{place:g}" for place in places])
-            axes.minorticks_off()
-    return finished(figure, axes, x_title, y_title)
+    named(axes, rows)
+    drawn = finished(figure, axes, x_title, y_title)
+    if drawn is None:
+        return None
+    if len(labels) == 2:
+        axes.legend(handles=_keys(*kinds), **BESIDE)
+    axes.set_xscale("log")
+    known_places = sorted({float(place) for own in axes.lines for place in np.asarray(own.get_xdata())})
+    if len(known_places) <= _TICKS:
+        axes.set_xticks(known_places, [f"{place:g}" for place in known_places])
+        axes.minorticks_off()
+    return drawn
+
+
+def _keys(coloured: Sequence[str], dashed: Sequence[str]) -> list[Line2D]:
+    """What colours mean, and then what dashes do: not every pair of them."""
+    plain: list[Any] = [{"color": "0.3", "linewidth": 1.2, "linestyle": dashes} for dashes in _DASHES]
+    return [
+        *(Line2D([], [], label=word, **{**look(i), "linestyle": "-"}) for i, word in enumerate(coloured)),
+        *(Line2D([], [], label=word, **plain[i]) for i, word in enumerate(dashed)),
+    ]
 
 
 def canvas(columns: int = 1) -> Any:
@@ -116,6 +136,12 @@ def line(axes: Axes, x: Any, y: Any, label: str, index: int) -> None:
         axes.fill_between(x, y.min(0), y.max(0), color=look(index)["color"], alpha=0.15, linewidth=0)
 
 
+def named(axes: Axes, rows: Sequence[Row]) -> None:
+    """Says of which equation and variable rows are."""
+    told = dict.fromkeys(str(row[key]) for row in rows for key in ("equation", "variable") if key in row)
+    axes.set_title(", ".join(told), loc="left")
+
+
 def finished(figure: Figure, axes: Axes, x: str, y: str) -> Figure | None:
     """The figure with its words, or None if nothing was drawn."""
     if not axes.lines:
@@ -123,7 +149,7 @@ def finished(figure: Figure, axes: Axes, x: str, y: str) -> Figure | None:
     ruled(axes)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    axes.legend(**BESIDE)
     return figure
 
 
@@ -133,6 +159,8 @@ def ruled(axes: Axes) -> None:
     known = drawn[np.isfinite(drawn) & (drawn > 0)]
     if known.size and known.max() > 10 * known.min():
         axes.set_yscale("log", nonpositive="mask")
+        if known.min() < _DEEP * known.max():
+            axes.set_ylim(bottom=_DEEP * float(known.max()))
     else:
         axes.set_ylim(0, 1.1 * float(known.max()) if known.size else 1)
     axes.grid(alpha=0.25, linewidth=0.5)

@@ -1,7 +1,8 @@
 """`bench report`: the tables of a folder as one page, the published figures beside ours.
 
 Read are all CSV files that suites have left in the folder and below; of a method that was measured anew, with
-other weights or on another number of samples, the latest rows. Written are `README.md` and `report.html`; the
+other weights or on another number of samples, the latest rows. Pictures are drawn anew, with all methods of
+their table. Written are `README.md` and `report.html`; the
 latter holds all it needs (pictures, data, script) and refers to nothing outside. The published figures are
 those of `page/published.csv`: mean square errors in raw units, transcribed, with their source.
 """
@@ -57,6 +58,9 @@ def write(folder: Path, output: Path, views: Sequence[Sequence[Path]] = ()) -> l
             f"expected to write {made[0]}; there is one that `bench report` did not make.",
             "Give another folder: `-o results`.",
         )
+    for name, suite in SUITES.items():
+        for file in folder.rglob(f"{name}.csv"):
+            suite.draw(latest(read(file)), file.parent)
     pictures = sorted(folder.rglob("*.png"))
     text = page(tables, pictures, output)
     output.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from pdeforecast.bench.interpolation import at_nodes, at_places, check_surface, random_places, splined
 from pdeforecast.bench.methods import Method
-from pdeforecast.bench.pictures import STYLE, canvas, line, look, picture, ruled, save
+from pdeforecast.bench.pictures import BESIDE, STYLE, canvas, line, look, picture, ruled, save
 from pdeforecast.bench.scores import TRAIN_FRAMES, evolving, unforeseen
 from pdeforecast.bench.spectra import Bands, bands, nyquist, power, symbol
 from pdeforecast.bench.study import Study, card_of, leads_of
@@ -310,5 +310,5 @@ def drawn(rows: Sequence[Row]) -> Figure:
     left.grid(alpha=0.25, linewidth=0.5)
     ruled(right)
     left.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.16), ncols=2)
-    right.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    right.legend(**BESIDE)
     return figure

@@ -31,7 +31,8 @@ def models(options: argparse.Namespace) -> None:
     for name, path in checkpoint.shipped().items():
         model = checkpoint.load(name)
         print(f"{name}  ({path.stat().st_size / 1e6:.1f} MB)")
-        print(f"  {', '.join(model.config.variables)} on {model.config.geometry}")
+        equation = model.card.get("data", {}).get("equation", "unknown equation")
+        print(f"  {equation}: {', '.join(model.config.variables)} on {model.config.geometry}")
         for line in model.card.get("summary", []):
             print(f"  {line}")
 
