@@ -37,8 +37,8 @@ _GATHERED = {0.5: 8, 0.2: 16, 0.05: 32, 0.02: 32}
 """The same for points that lie together: more choices, since places differ from one another."""
 _STATES = 1024
 """The most states that are encoded."""
-_REFINED_STATES = 48
-"""The same where latents are so many that each encoding takes seconds."""
+_COSTLY_STATES = 48
+"""The same where each encoding takes seconds: latents are many, or the field is not linear in them."""
 _SLACK = 1.1
 """By which departures and variations may go beyond their limits: these are narrow where all states are much
 alike, and other grids see a little more of them, or less."""
@@ -96,7 +96,8 @@ def usual(model: Forecaster, data: Trajectories, source: str, start: int = 0) ->
         DataError: if there are fewer than two states.
     """
     draw = torch.Generator().manual_seed(0)
-    states, first = _states(data, start, _REFINED_STATES if model.cells > 1 else _STATES, draw)
+    costly = model.cells > 1 or not model.field.linear
+    states, first = _states(data, start, _COSTLY_STATES if costly else _STATES, draw)
     if len(states) < 2:
         raise DataError("expected several states to calibrate on; came one.", "Give a file of more states.")
 
