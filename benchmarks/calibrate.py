@@ -1,6 +1,6 @@
 """Measure on validation states what is usual for a shipped model, and write it into its card.
 
-    python benchmarks/calibrate.py navier-stokes --samples 96
+    python benchmarks/calibrate.py navier-stokes
 
 States are generated (split `validation`) by the equation of the training data, or read with `--states`; those
 count that are no later than the training's.
@@ -24,7 +24,7 @@ def main() -> None:
     """Calibrate one shipped model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("name", choices=pf.shipped())
-    parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--states", type=Path, help="trajectories from the distribution of the training data")
     options = parser.parse_args()
