@@ -21,6 +21,7 @@ from pdeforecast.geometry import GEOMETRIES
 from pdeforecast.pdes.diffusion_plane import DiffusionPlane
 from pdeforecast.presets import Preset
 from pdeforecast.training import PHASES, Progress, Report, TrainingConfig, Trajectories, encoded
+from pdeforecast.training.data import normalise, slowness
 from pdeforecast.trajectory import open_dataset, save_dataset, to_dataset
 from pdeforecast.trust import TrustWarning
 
@@ -104,6 +105,41 @@ def test_frames_are_encoded_alike_in_any_portions(
         assert torch.allclose(a.contexts, b.contexts, atol=1e-5) and a.points.equal(b.points)
         assert len(a.points) == len(data.points) and a.contexts.shape[:2] == data.values.shape[:2]
     assert not torch.allclose(once.contexts, other.contexts, atol=1e-5)
+
+
+def test_what_is_slow_counts_by_how_slow_it_is(preset: Preset, tmp_path: Path) -> None:
+    ds = smooth(frames=4)
+    still, moving = ds.u.values[:, :1] / ds.u.values.std(), ds.v.values / ds.v.values.std()
+    # Down to a thousandth of the fastest; units and gaps change nothing.
+    for factor in (1.0, 0.1, 1e-6, 0.0):
+        slow = still + factor * moving
+        known = slow * np.where(np.random.default_rng(0).random(slow.shape) < 0.1, np.nan, 1.0)
+        made = ds.assign(u=ds.u.copy(data=1e6 * known), v=ds.v.copy(data=1e-3 * moving))
+        model = run.begin(tmp_path, made, TORUS, preset, {}).model
+        data = run.trajectories(made, model)
+        normalise(model, data)
+        weight = slowness(model, data)
+        assert float(weight.mean()) == pytest.approx(1.0)
+        share = factor**2 / slow.var()
+        assert float(weight[0] / weight[1]) == pytest.approx(1 / max(share, 1e-3), rel=0.1)
+
+
+def test_variables_count_by_their_weights(preset: Preset, tmp_path: Path) -> None:
+    ds = smooth()
+    model = run.begin(tmp_path, ds, TORUS, preset, {}).model.eval()
+    data = run.trajectories(ds, model)
+    normalise(model, data)
+    motions = TORUS.random_motion(1, torch.Generator().manual_seed(0))
+    (part,) = encoded.encode_all(model, data, motions, preset.training)
+    chosen = torch.arange(2)
+    z, y = (encoded.latents_at(part, chosen, range(t, t + 1), model)[0] for t in (0, 1))
+    with torch.no_grad():
+        each = [float(encoded.metric(model, torch.eye(2)[v])(z, y)) for v in range(2)]
+        together = float(encoded.metric(model, torch.tensor([3.0, 0.5]))(z, y))
+        error = (model.decode(part.points, [z]) - model.decode(part.points, [y])) / model.scale
+    assert together == pytest.approx(3.0 * each[0] + 0.5 * each[1], rel=1e-5)
+    # One variable's part of the mean over both.
+    assert each == pytest.approx((error.square().mean((0, 1, 2)) / 2).tolist(), rel=0.1)
 
 
 def test_the_attention_field_learns(coarse: xr.Dataset, tiny_paper: Preset, tmp_path: Path) -> None:

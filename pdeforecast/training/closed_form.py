@@ -1,5 +1,6 @@
 """What of the dynamics is learned without a step: sizes, the linear part, remembered trajectories."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -10,9 +11,10 @@ from pdeforecast.config import DynamicsConfig
 from pdeforecast.dynamics import LatentDynamics
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.kernel_dynamics import KernelDynamics
+from pdeforecast.latents import Latents
 from pdeforecast.principal import PrincipalSGD
 from pdeforecast.training.data import Trajectories
-from pdeforecast.training.encoded import Encoded, frames_of, metric
+from pdeforecast.training.encoded import Encoded, frames_of
 from pdeforecast.training.progress import Progress
 
 _MARGIN = 1.2
@@ -43,11 +45,19 @@ def scales(model: Forecaster, encoded: list[Encoded], times: tuple[float, ...]) 
     dynamics.rate.copy_((change.square().mean((0, 2, 3)).sqrt() / gaps).mean())
 
 
-def learn_linear(progress: Progress, encoded: list[Encoded], times: tuple[float, ...]) -> float:
+def learn_linear(
+    progress: Progress,
+    encoded: list[Encoded],
+    times: tuple[float, ...],
+    distance: Callable[[Latents, Latents], Tensor],
+) -> float:
     """Learns the linear part of the dynamics, where there is one.
 
     If that leaves next to nothing of the change from frame to frame, the equation is linear, and no network
     is trained; else the linear part is held to what the network's steps can follow.
+
+    Args:
+        distance: between latents, as training has it.
 
     Returns:
         The share of the mean square change in the fields that is left to the network.
@@ -64,7 +74,6 @@ def learn_linear(progress: Progress, encoded: list[Encoded], times: tuple[float,
     gap = float(gaps.mean())
     model.linear.learn(paths, gap)
     now, after = frames_of(model, encoded[0], slice(-1)), frames_of(model, encoded[0], slice(1, None))
-    distance = metric(model)
     share = float(distance(model.carried(now, gap), after) / distance(now, after))
     if share < _LINEAR:
         model.linear.sufficient.fill_(True)

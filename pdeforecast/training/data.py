@@ -10,6 +10,9 @@ from pdeforecast import parallel
 from pdeforecast.forecaster import Forecaster
 from pdeforecast.trajectory import StreamedValues
 
+_LEAST_CHANGE = 1e-3
+"""Of a variable, in units of that of the fastest; less counts as this."""
+
 
 @dataclass(frozen=True)
 class Trajectories:
@@ -43,6 +46,19 @@ def normalise(model: Forecaster, data: Trajectories) -> None:
     scale = moment(data.values.split(16), data.measure, lambda values: (values - mean).square()).sqrt()
     model.mean.copy_(mean)
     model.scale.copy_(torch.where(scale > 0, scale, 1.0))
+
+
+def slowness(model: Forecaster, data: Trajectories) -> Tensor:
+    """(V,), with mean 1: how little of its variance each variable changes by, from frame to frame.
+
+    An error that counts by it is a share of the change that is to be told. Errors in units of the variables'
+    spreads are nearly all of the fastest one, and what is slow, which is what can be known for longest, would
+    hardly be learned.
+    """
+    change = moment(data.values.split(16), data.measure, lambda values: values.diff(dim=1).square())
+    change = change / model.scale.to(change).square()
+    slow = 1 / change.clamp_min(_LEAST_CHANGE * float(change.max().clamp_min(1e-30)))
+    return slow / slow.mean()
 
 
 def moment(parts: Iterable[Tensor], measure: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:

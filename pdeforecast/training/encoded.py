@@ -115,19 +115,21 @@ def constant(static: Tensor) -> Surroundings:
     return lambda poses: static
 
 
-def metric(model: Forecaster) -> Callable[[Latents, Latents], Tensor]:
-    """The mean square difference of the fields of two latents, over the whole space.
+def metric(model: Forecaster, weight: Tensor) -> Callable[[Latents, Latents], Tensor]:
+    """The mean square difference of the fields of two latents, over the whole space and all variables, of
+    which each counts by its `weight` (V,).
 
     For a linear field that is a quadratic form in the contexts, and no points are needed.
     """
     geometry, field = model.geometry, model.field
+    root = weight.sqrt().to(model.mean)
     places = 4 * field.functions if isinstance(field, LinearField) else 64
     points = geometry.place(geometry.lattice(places * model.config.field.latents)).to(model.mean.device)
     if not isinstance(field, LinearField):
         some = points[:: max(1, len(points) // 512)].to(model.mean)
 
         def sampled(z: Latents, y: Latents) -> Tensor:
-            return (field(some, z) - field(some, y)).square().mean()
+            return (root * (field(some, z) - field(some, y))).square().mean()
 
         return sampled
     assert not isinstance(model.encoder, MetaSGD)
@@ -136,8 +138,10 @@ def metric(model: Forecaster) -> Callable[[Latents, Latents], Tensor]:
     jitter = 1e-9 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
     factor = torch.linalg.cholesky(gram + jitter).to(model.mean)
 
+    root = root.repeat_interleave(field.functions)
+
     def distance(z: Latents, y: Latents) -> Tensor:
-        columns = field.columns(z.contexts - y.contexts)
+        columns = field.columns(root * (z.contexts - y.contexts))
         return (factor.T @ columns).square().sum(0).mean()
 
     return distance

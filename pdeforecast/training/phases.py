@@ -9,7 +9,7 @@ from torch import Tensor
 from pdeforecast import parallel
 from pdeforecast.training.closed_form import learn_linear, remember, scales
 from pdeforecast.training.config import Report, drawn
-from pdeforecast.training.data import Trajectories, mean_square
+from pdeforecast.training.data import Trajectories, mean_square, slowness
 from pdeforecast.training.encoded import Encoded, choose, constant, latents_at, metric, rolled
 from pdeforecast.training.progress import Progress
 
@@ -23,14 +23,14 @@ def memory_phase(progress: Progress, data: Trajectories) -> Iterator[Report]:
 def dynamics_phase(progress: Progress, data: Trajectories, encoded: list[Encoded]) -> Iterator[Report]:
     """Learns to move latents that were encoded once, judged in the metric of the field."""
     model = progress.model
+    distance = metric(model, slowness(model, data))
     # A model that is fine-tuned keeps the scales and the linear part that its network was trained with.
     if progress.step == 0 and not progress.config.init_from:
         if model.linear is not None:
-            share = learn_linear(progress, encoded, data.times)
+            share = learn_linear(progress, encoded, data.times, distance)
             yield Report("dynamics", 0, progress.config.dynamics_steps, share, 1)
         scales(model, encoded, data.times)
         progress.agree()
-    distance = metric(model)
 
     def error(part: Encoded, chosen: Tensor, first: int, horizon: int) -> Tensor:
         path = rolled(model, part, chosen, first, horizon, data.times)
@@ -59,13 +59,14 @@ def joint_phase(progress: Progress, data: Trajectories, encoded: list[Encoded]) 
     """
     model, config = progress.model, progress.config
     measure = data.measure.to(model.mean)
+    unit = model.scale / slowness(model, data).to(model.scale).sqrt()
 
     def error(part: Encoded, chosen: Tensor, first: int, truth: Tensor, known: Tensor) -> Tensor:
         latents = model.encode(part.points[known], truth[:, 0, known], None, measure[known])
         static = part.static[chosen if len(part.static) > 1 else slice(None)]
         elapsed = [data.times[first + i] - data.times[first] for i in range(truth.shape[1])]
         path = model.rollout(latents, constant(static), elapsed)
-        guess, aim = model.decode(part.points, path) / model.scale, truth / model.scale
+        guess, aim = model.decode(part.points, path) / unit, truth / unit
         start = parallel.mean(mean_square(guess[:, 0], aim[:, 0], measure).detach())
         return mean_square(guess[:, 1:], aim[:, 1:], measure) / (start + 1e-5)
 
