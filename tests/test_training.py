@@ -142,6 +142,34 @@ def test_variables_count_by_their_weights(preset: Preset, tmp_path: Path) -> Non
     assert each == pytest.approx((error.square().mean((0, 1, 2)) / 2).tolist(), rel=0.1)
 
 
+def test_a_stop_between_frames_divides_a_step(preset: Preset, tmp_path: Path) -> None:
+    ds = smooth(frames=4)
+    model = run.begin(tmp_path, ds, TORUS, preset, {}).model.eval()
+    data = run.trajectories(ds, model)
+    normalise(model, data)
+    (part,) = encoded.encode_all(
+        model, data, TORUS.random_motion(1, torch.Generator().manual_seed(0)), preset.training
+    )
+    chosen = torch.arange(2)
+    for parameter in model.dynamics.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+
+    def rolled(between: float) -> list[Tensor]:
+        with torch.no_grad():
+            path = encoded.rolled(model, part, chosen, 0, 3, data.times, between)
+        return [z.contexts for z in path]
+
+    (start,) = encoded.latents_at(part, chosen, range(1), model)
+    plain = model.rollout(start, encoded.constant(part.static), [0.5, 1.0, 1.5])
+    assert all(a.equal(b.contexts) for a, b in zip(rolled(1.5), plain, strict=True))
+    # In the second interval: the first is as it was, the others differ by the error of a step alone.
+    first, *others = rolled(0.5)
+    assert first.equal(plain[0].contexts)
+    halves = model.rollout(start, encoded.constant(part.static), [0.5, 0.75, 1.0, 1.5])
+    for a, b, c in zip(others, halves[2:], plain[1:], strict=True):
+        assert a.equal(b.contexts) and not a.equal(c.contexts)
+
+
 def test_the_attention_field_learns(coarse: xr.Dataset, tiny_paper: Preset, tmp_path: Path) -> None:
     training = replace(tiny_paper.training, field_steps=60, dynamics_steps=0, joint_steps=0, field_rate=3e-3)
     progress = run.begin(

@@ -101,13 +101,24 @@ def latents_at(part: Encoded, chosen: Tensor, frames: range, model: Forecaster) 
 
 
 def rolled(
-    model: Forecaster, part: Encoded, chosen: Tensor, first: int, horizon: int, times: tuple[float, ...]
+    model: Forecaster,
+    part: Encoded,
+    chosen: Tensor,
+    first: int,
+    horizon: int,
+    times: tuple[float, ...],
+    between: float,
 ) -> list[Latents]:
-    """The latents of the `horizon` frames after frame `first`."""
+    """The latents of the `horizon` frames after frame `first`.
+
+    Args:
+        between: a time within the rollout, from 0 to 1, at which a step ends, too; beyond 1 none does.
+    """
     start = latents_at(part, chosen, range(first, first + 1), model)[0]
     static = part.static[chosen if len(part.static) > 1 else slice(None)]
     elapsed = [times[first + i] - times[first] for i in range(1, horizon + 1)]
-    return model.rollout(start, constant(static), elapsed)
+    within = [between * elapsed[-1]] if between < 1 else []
+    return model.rollout(start, constant(static), [*elapsed, *within])[:horizon]
 
 
 def constant(static: Tensor) -> Surroundings:

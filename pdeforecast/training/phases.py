@@ -13,6 +13,10 @@ from pdeforecast.training.data import Trajectories, mean_square, slowness
 from pdeforecast.training.encoded import Encoded, choose, constant, latents_at, metric, rolled
 from pdeforecast.training.progress import Progress
 
+_BETWEEN = 0.5
+"""The share of the rollouts that also stop somewhere between frames. Where each step spans a frame, a network
+learns the step of its integrator and not a flow, and between frames it errs."""
+
 
 def memory_phase(progress: Progress, data: Trajectories) -> Iterator[Report]:
     """Remembers trajectories; no step is left to take."""
@@ -32,8 +36,8 @@ def dynamics_phase(progress: Progress, data: Trajectories, encoded: list[Encoded
         scales(model, encoded, data.times)
         progress.agree()
 
-    def error(part: Encoded, chosen: Tensor, first: int, horizon: int) -> Tensor:
-        path = rolled(model, part, chosen, first, horizon, data.times)
+    def error(part: Encoded, chosen: Tensor, first: int, horizon: int, between: float) -> Tensor:
+        path = rolled(model, part, chosen, first, horizon, data.times, between)
         target = latents_at(part, chosen, range(first + 1, first + horizon + 1), model)
         return torch.stack([distance(z, y) for z, y in zip(path, target, strict=True)]).mean()
 
@@ -44,8 +48,9 @@ def dynamics_phase(progress: Progress, data: Trajectories, encoded: list[Encoded
         part = encoded[int(torch.randint(len(encoded), (), generator=draw))]
         horizon = config.rolled_horizon(progress.step / config.dynamics_steps, len(data.times) - 1)
         chosen, first = choose(config, horizon, part, draw)
+        between = float(torch.rand((), generator=draw)) / _BETWEEN
         mine = parallel.own(chosen)
-        loss = shared(part, mine, first, horizon) * (len(mine) * parallel.size() / len(chosen))
+        loss = shared(part, mine, first, horizon, between) * (len(mine) * parallel.size() / len(chosen))
         progress.update(loss)
         told = float(parallel.mean(loss.detach()))
         yield Report("dynamics", progress.step, config.dynamics_steps, told, horizon)
