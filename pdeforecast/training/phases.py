@@ -13,7 +13,7 @@ from pdeforecast.training.data import Trajectories, mean_square, slowness
 from pdeforecast.training.encoded import Encoded, choose, constant, latents_at, metric, rolled
 from pdeforecast.training.progress import Progress
 
-_BETWEEN = 0.5
+_BETWEEN = 0.25
 """The share of the rollouts that also stop somewhere between frames. Where each step spans a frame, a network
 learns the step of its integrator and not a flow, and between frames it errs."""
 
