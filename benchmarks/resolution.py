@@ -17,8 +17,9 @@ trained on other trajectories of such means, asked for the fine grid at lead 0.
 
 Relative L2 over leads in the training window, without the first, on the second half of the samples. Last
 comes the ratio of two errors, that on the fine grid to that of the means, of two forecasts that lose nothing
-between the cells: one is off by no more than a turn of half a degree about the axis, an error of place alone;
-the other is the equation's own solution on the fine grid, from what the model forecasts for the second frame.
+between the cells on their way: one is off by no more than a turn of half a degree about the axis, an error of
+place alone; the other is the equation's own solution on the fine grid, from what the model forecasts for the
+second frame.
 """
 
 import argparse

@@ -51,9 +51,9 @@ def normalise(model: Forecaster, data: Trajectories) -> None:
 def slowness(model: Forecaster, data: Trajectories) -> Tensor:
     """(V,), with mean 1: how little of its variance each variable changes by, from frame to frame.
 
-    An error that counts by it is a share of the change that is to be told. Errors in units of the variables'
-    spreads are nearly all of the fastest one, and what is slow, which is what can be known for longest, would
-    hardly be learned.
+    w_v ∝ 1 / mean (f_v(t + 1) − f_v(t))², f in units of the spreads: an error that counts by it is a share of
+    the change that is to be told. By spreads alone errors are mostly those of the fastest variable, and what
+    is slow, which can be known for longest, is learned least. `KernelDynamics` measures its states likewise.
     """
     change = moment(data.values.split(16), data.measure, lambda values: values.diff(dim=1).square())
     change = change / model.scale.to(change).square()
