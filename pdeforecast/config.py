@@ -100,9 +100,9 @@ class KernelDynamicsConfig:
         waves: that are told between frames, where trajectories are refined; elsewhere a run sets 0.
     """
 
-    trajectories: int = 24
+    trajectories: int = 40
     frames: int = 0
-    stride: int = 2
+    stride: int = 1
     modes: int = 1024
     latitudes: int = 0
     longitudes: int = 0

@@ -5,16 +5,18 @@ surface of few dimensions, and what followed on similar states tells what follow
 amplitudes of a state in zonal harmonics, f − f̄ = Σ a_mr b_mr(latitude) e^{im longitude}, R_θ the turn of
 the world by θ and w_i the remembered states, the flow over j frames is
 
-    Φ_j(a)_m = Σ_i K_m(a, w_i) α_ijm,      K_m(a, b) = 1/2π ∫ exp(−‖a − R_θ b‖² / 2ℓ²) e^{−imθ} dθ,
+    Φ_j(a)_m = L_jm a_m + Σ_i K_m(a, w_i) α_ijm,
+    K_m(a, b) = 1/2π ∫ exp(−‖a − R_θ b‖² / 2ℓ²) e^{−imθ} dθ,
 
-a Gaussian process whose kernel is averaged over the group: Φ_j(R_θ a) = R_θ Φ_j(a), and a trajectory tells
-of all its turned copies what it tells of itself. The weights α are in closed form,
+a Gaussian process about a linear flow, whose kernel is averaged over the group: Φ_j(R_θ a) = R_θ Φ_j(a), and
+a trajectory tells of all its turned copies what it tells of itself. Both are in closed form,
 
-    (K_m + ρ) α_jm = (what followed, j frames later)_m,
+    L_jm = argmin_L Σ_i ‖(what followed w_i, j frames later)_m − L w_im‖² + λ ‖L‖²,      with ‖L_jm‖ ≤ 1 then,
+    (K_m + ρ) α_jm = (what followed, j frames later)_m − L_jm w_m.
 
-and far from everything that is remembered the flow leads to the mean state, so forecasts stay bounded. In the
-norm a variable counts by how slowly it changes, for what is fast, such as the phase of a gravity wave, would
-make strangers of states that are alike.
+Far from everything that is remembered, as states are after the last frame of a trajectory, the flow is linear
+and enlarges nothing, so forecasts stay bounded. In the norm a variable counts by how slowly it changes, for
+what is fast, such as the phase of a gravity wave, would make strangers of states that are alike.
 States are read on a grid, that of the training data if they had one, where latents show them, and written
 back as latents by the encoder. What lies between frames is in `between_frames.py`.
 
@@ -29,7 +31,8 @@ on themselves, leads a state to one that is like them, and
     a ← Φ₀(a) + A⁺ (y − A Φ₀(a)),      from a = A⁺ y,
 
 settles where it agrees with both. At last of the correction by A⁺, if it knows spreads alone, min(1, 5ε) is
-kept, ε = ‖y − A Φ₀(a)‖ / ‖y − A f̄‖. Far from all that is remembered Φ₀ is the mean state, and a stays A⁺ y.
+kept, ε = ‖y − A Φ₀(a)‖ / ‖y − A f̄‖. Φ₀ has no linear part: far from all that is remembered it is the mean
+state, and a stays A⁺ y.
 
 Data may be means over cells of c × c nodes of the grid, as a coarse grid holds them (`cells.py`).
 Trajectories are then remembered as they are between them (`generation/refinement.py`). Of a state, A is then
@@ -70,10 +73,14 @@ from pdeforecast.packed import Packed
 from pdeforecast.preconditioner import ExactStep
 from pdeforecast.principal import PrincipalSGD
 
-_WIDTH = 0.5
+_WIDTH = 0.2
 """ℓ², in units of the mean square of remembered states, about their mean."""
 RIDGE = 1e-7
 """ρ; K(a, a) is at most 1. More of it blurs what is small, from noisy starts, too; less is unstable."""
+_LINEAR_RIDGE = 0.1
+"""λ, in units of the mean variance of an amplitude of the same wave number, times the number of states."""
+_TURNS = 64
+"""The least over which the kernel is averaged."""
 OWN_RIDGE = 1e-3
 """ρ of Φ₀ where little is observed, and it is asked of states that are not known well."""
 _ROUNDS = 12
@@ -90,7 +97,7 @@ _FEW = 64
 """States that tell how well trajectories are told."""
 _LOOSE_MODES = 1024
 """Of the largest modes, what loose points are seen through: many points, and all modes, would be dear."""
-_GRAIN = 0.2
+_GRAIN = 0.5
 """Of amplitudes, in units of the spread of the largest mode that is not kept: rounding then takes less than
 what such modes would give."""
 _PROFILE_GRAIN = 0.01
@@ -182,7 +189,7 @@ class KernelDynamics(KeptTypes):
         self.memory = Packed(modes, frames, trajectories, 2)
         self.register_buffer("grain", torch.ones((), dtype=torch.float64))
         self.between = BetweenFrames(waves, values, waves_on(longitudes)) if waves else None
-        self._weights: tuple[Tensor, Tensor, Tensor] | None = None
+        self._weights: _Solved | None = None
         self._profiles: Tensor | None = None
 
     @property
@@ -194,6 +201,11 @@ class KernelDynamics(KeptTypes):
     def frames(self) -> int:
         """T."""
         return self.memory.shape[1]
+
+    @property
+    def turns(self) -> int:
+        """θ over which the kernel is averaged: enough that turns by other angles tell the same."""
+        return max(4 * int(self.wave[-1]), _TURNS)
 
     @property
     def profiles(self) -> Tensor:
@@ -309,7 +321,7 @@ class KernelDynamics(KeptTypes):
         """‖f − Φ₀(f)‖ / ‖f − f̄‖ (batch,) of the fields f that latents show: the share of a state that nothing
         remembered tells, in the norm of the amplitudes."""
         fields = self.seen(encoder, latents.contexts)
-        like = self._fields(self._like(self._amplitudes(fields), self._solved()[2]))
+        like = self._fields(self._like(self._amplitudes(fields), self._solved().doubt))
         mean = self.mean.double().view(self.channels, -1, 1)
         left, away = (self._weighed(part).square().sum((1, 2, 3)) for part in (fields - like, fields - mean))
         return (left / away.clamp_min(1e-30)).sqrt()
@@ -389,7 +401,7 @@ class KernelDynamics(KeptTypes):
             return fields + undone(seen - means(fields, self.cells), self.cells)
 
         first = self._amplitudes(undone(seen, self.cells))
-        own = self._solved()[1][:, :1]
+        own = self._solved().own
         settled = self._settled(first, own, lambda like: self._amplitudes(corrected(like)))
         fields = corrected(self._like(settled, own))
         waves = torch.arange(len(self.longitude) // 2 + 1).to(fields)
@@ -434,7 +446,7 @@ class KernelDynamics(KeptTypes):
 
     def likely(self, step: "_LooseStep | _CircleStep", values: Tensor) -> Tensor:
         """a (batch, modes), at which observations (batch, M, V) settle."""
-        own = self._solved()[2]
+        own = self._solved().doubt
 
         def corrected(like: Tensor) -> Tensor:
             return like + step.amplitudes(values - step.shown(like))
@@ -451,7 +463,7 @@ class KernelDynamics(KeptTypes):
 
     def like(self, amplitudes: Tensor) -> Tensor:
         """Φ₀(a), (batch, modes), of states that are in doubt."""
-        return self._like(amplitudes, self._solved()[2])
+        return self._like(amplitudes, self._solved().doubt)
 
     def _settled(self, amplitudes: Tensor, own: Tensor, corrected: Callable[[Tensor], Tensor]) -> Tensor:
         """a ← corrected(Φ₀(a)), some times, with α (n, 1, modes) of Φ₀."""
@@ -461,7 +473,7 @@ class KernelDynamics(KeptTypes):
 
     def _like(self, amplitudes: Tensor, own: Tensor) -> Tensor:
         """Φ₀(a), (batch, modes)."""
-        return self._followed(amplitudes, own)[0]
+        return self._told_by(amplitudes, own)[:, 0]
 
     def _step(
         self, points: Tensor, error: Tensor, share: Tensor, width: tuple[float, float] | None = None
@@ -565,44 +577,72 @@ class KernelDynamics(KeptTypes):
 
     def carried(self, amplitudes: Tensor) -> list[Tensor]:
         """Amplitudes (batch, modes) after 1 … stride frames, each Φ_j."""
-        return self._followed(amplitudes, self._solved()[1][:, 1:])
+        solved = self._solved()
+        off = self._told_by(amplitudes, solved.off)
+        return list((self._linearly(amplitudes, solved.linear) + off).unbind(1))
 
-    def _followed(self, amplitudes: Tensor, weights: Tensor) -> list[Tensor]:
-        """Σ K_m(a, w_i) α_ijm (batch, modes) of each j."""
-        kernel = self._kernel(amplitudes, self._solved()[0])
+    def _linearly(self, amplitudes: Tensor, linear: Sequence[Tensor]) -> Tensor:
+        """L_j a (batch, stride, modes)."""
+        parts = [
+            torch.einsum("bk,jkl->bjl", amplitudes[:, start:end], own)
+            for (_, (start, end)), own in zip(self._waves(), linear, strict=True)
+        ]
+        return torch.cat(parts, dim=-1)
+
+    def _told_by(self, amplitudes: Tensor, weights: Tensor) -> Tensor:
+        """Σ K_m(a, w_i) α_ijm (batch, j, modes), of α (n, j, modes)."""
+        kernel = self._kernel(amplitudes, self._solved().known)
         steps = []
         for m, (start, end) in self._waves():
             after = kernel[m] @ weights[:, :, start:end].flatten(1)
             after = after.unflatten(-1, (weights.shape[1], -1))
             steps.append(after.real + 0j if m == 0 else after)
-        return list(torch.cat(steps, dim=-1).unbind(1))
+        return torch.cat(steps, dim=-1)
 
-    def _solved(self) -> tuple[Tensor, Tensor, Tensor]:
-        """w (n, modes) and α (n, 1 + stride, modes) of Φ₀, Φ₁, …, and (n, 1, modes) of Φ₀ in doubt."""
+    def _solved(self) -> "_Solved":
         if self._weights is None:
             memory = self.remembered()
             starts = memory.shape[1] - self.stride
             known = memory[:, :starts].flatten(0, 1)
-            followed = [memory[:, j : starts + j] for j in range(self.stride + 1)]
+            followed = [memory[:, j : starts + j] for j in range(1, self.stride + 1)]
             after = torch.stack(followed, dim=2).flatten(0, 1)
-            # Of a Hermitian matrix its lower half.
-            kernel = known.new_zeros(int(self.wave[-1]) + 1, len(known), len(known))
-            for rows in torch.arange(len(known), device=known.device).split(_BLOCK):
-                end = int(rows[-1]) + 1
-                kernel[:, rows, :end] = self._kernel(known[rows], known[:end])
-            self._weights = (
-                known,
-                self._regressed(kernel, after, RIDGE),
-                self._regressed(kernel, known[:, None], OWN_RIDGE),
-            )
+            linear = self._linear(known, after)
+            off = torch.cat([known[:, None], after - self._linearly(known, linear)], dim=1)
+            rows = torch.arange(len(known), device=known.device).split(_BLOCK)
+            kernel = [self._kernel(known[own], known[: int(own[-1]) + 1]) for own in rows]
+            weights = self._regressed(kernel, off, RIDGE)
+            doubt = self._regressed(kernel, known[:, None], OWN_RIDGE)
+            self._weights = _Solved(known, linear, weights[:, 1:], weights[:, :1], doubt)
         return self._weights
 
-    def _regressed(self, kernel: Tensor, after: Tensor, ridge: float) -> Tensor:
-        """α (n, j, modes), with which the regression leads from states to others (n, j, modes)."""
+    def _linear(self, known: Tensor, after: Tensor) -> list[Tensor]:
+        """L_j of each wave number, (stride, its modes, its modes), from states (n, modes) and what followed
+        them (n, stride, modes)."""
+        found = []
+        for _, (start, end) in self._waves():
+            own, later = known[:, start:end], after[..., start:end].movedim(1, 0)
+            moments = own.mH @ own / len(own)
+            ridge = _LINEAR_RIDGE * moments.diagonal().real.mean().clamp_min(1e-30)
+            moments.diagonal().add_(ridge)
+            likely = torch.linalg.solve(moments, own.mH @ later / len(own))
+            left, gain, right = torch.linalg.svd(likely, full_matrices=False)
+            found.append((left * gain.clamp_max(1.0)[:, None].to(left)) @ right)
+        return found
+
+    def _regressed(self, kernel: Sequence[Tensor], after: Tensor, ridge: float) -> Tensor:
+        """α (n, j, modes), with which the regression leads from states to others (n, j, modes).
+
+        Args:
+            kernel: blocks of rows of Hermitian matrices, up to their diagonals.
+        """
         weights = torch.empty_like(after)
-        doubt = ridge * torch.eye(len(after)).to(kernel)
+        lower = after.new_zeros(len(after), len(after))
         for m, (start, end) in self._waves():
-            factor = torch.linalg.cholesky(kernel[m] + doubt)
+            for block in kernel:
+                last = block.shape[2]
+                lower[last - block.shape[1] : last, :last] = block[m]
+            lower.diagonal().add_(ridge)
+            factor = torch.linalg.cholesky(lower)
             solved = torch.cholesky_solve(after[..., start:end].flatten(1), factor)
             weights[..., start:end] = solved.unflatten(1, (after.shape[1], -1))
         return weights
@@ -618,7 +658,7 @@ class KernelDynamics(KeptTypes):
 
     def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
         """K_m(a, b), (waves, len(a), len(b)), for every m up to the largest that has modes."""
-        turns, both, waves = len(self.longitude), _both(self.wave), int(self.wave[-1]) + 1
+        turns, both, waves = self.turns, _both(self.wave), int(self.wave[-1]) + 1
         size_a, size_b = [(both * part.abs().square()).sum(-1) for part in (a, b)]
         width = _WIDTH * (both * self.size.double().square()).sum()
         kernel = a.new_empty(waves, len(a), len(b))
@@ -703,6 +743,25 @@ class KernelDynamics(KeptTypes):
         latents = Latents(encoder.poses, contexts.double(), encoder.windows)
         values = encoder.field(self.points(), latents)
         return values.movedim(-1, 1).unflatten(-1, (len(self.latitude), len(self.longitude)))
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """What follows from the remembered states alone.
+
+    Attributes:
+        known: w (n, modes).
+        linear: L of each wave number, (stride, its modes, its modes).
+        off: α of Φ₁, …, (n, stride, modes).
+        own: α of Φ₀, (n, 1, modes).
+        doubt: the same, of states in doubt.
+    """
+
+    known: Tensor
+    linear: list[Tensor]
+    off: Tensor
+    own: Tensor
+    doubt: Tensor
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def begin(
         if cells > 1:
             field = replace(field, latents=field.latents * cells, degree=field.degree + 1)
         waves = dynamics.waves if cells > 1 else 0
-        dynamics = replace(dynamics, cells=cells, waves=waves, modes=dynamics.modes * (1 + cells) // 2)
+        dynamics = replace(dynamics, cells=cells, waves=waves, modes=dynamics.modes * cells)
         dynamics = _remembering(dynamics, field, ds, grid)
     elif "dynamics.step" not in settings and len(times) > 1 and times[1] > times[0]:
         dynamics = replace(dynamics, step=times[1] - times[0])
