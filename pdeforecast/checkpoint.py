@@ -106,8 +106,8 @@ def load(model: str | os.PathLike[str], device: str | torch.device = "cpu") -> F
     """A shipped model by its name, or one from a file or a run's folder.
 
     Raises:
-        CheckpointError: if it is unknown, unreadable, damaged, or forecasts otherwise than when it
-            was saved.
+        CheckpointError: if it is unknown, unreadable, damaged, not yet trained, or forecasts otherwise than
+            when it was saved.
     """
     path = find(model)
     tensors, metadata = read_tensors(path, _FORMAT)
@@ -123,6 +123,11 @@ def load(model: str | os.PathLike[str], device: str | torch.device = "cpu") -> F
             f"expected a model of this version in {path}; it does not fit: {_in_a_line(error)}.",
             "Train it again with this version, or install the version that wrote it.",
         ) from error
+    if isinstance(built.dynamics, KernelDynamics) and built.dynamics.empty:
+        raise CheckpointError(
+            f"expected a trained model in {path}; its training was stopped before it remembered anything.",
+            "Let it go on: give the command that began it, with `--resume`.",
+        )
     built.prepare()
     again = _probe(built, probe["contexts"])
     pair = again / built.scale, probe["values"] / built.scale

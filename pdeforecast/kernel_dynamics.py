@@ -203,6 +203,11 @@ class KernelDynamics(KeptTypes):
         return self.memory.shape[1]
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing is remembered yet."""
+        return not len(self.memory.bytes)
+
+    @property
     def turns(self) -> int:
         """θ over which the kernel is averaged: enough that turns by other angles tell the same."""
         return max(4 * int(self.wave[-1]), _TURNS)

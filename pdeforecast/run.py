@@ -378,6 +378,8 @@ def go(progress: Progress, data: Trajectories, folder: Path, budget: float) -> I
                     saved = time.monotonic()
                 yield report
         watch.finish()
+        # What is usual may take as long to measure as all before, and may be stopped.
+        _save(progress, data, folder, before + time.monotonic() - start)
         progress.model.card[CARD] = asdict(usual_in_training(progress.model, data))
         _save(progress, data, folder, before + time.monotonic() - start)
 

@@ -618,6 +618,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+def test_a_training_that_was_stopped_before_it_remembered_goes_on(trained: Path, tmp_path: Path) -> None:
+    pf.save(pf.Forecaster(pf.load(trained).config), tmp_path / "begun.safetensors")
+    said = command("inspect", tmp_path / "begun.safetensors")
+    assert said.returncode == 4
+    assert "before it remembered anything" in said.stderr and "--resume" in said.stderr
+    assert len(said.stderr.splitlines()) == 2, said.stderr
+
+
 def test_a_user_resumes_inspects_and_forecasts(trained: Path, tmp_path: Path) -> None:
     truth = drifting(2, 12, seed=1)
     save_dataset(truth.isel(time=0, drop=True), tmp_path / "state.nc")
