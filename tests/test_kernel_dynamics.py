@@ -682,7 +682,11 @@ def test_it_is_not_fine_tuned_and_serves_the_rotating_sphere_only(trained: Path,
     for data_file, options, cause in (
         ("train.nc", ("--init-from", trained), "expected a model with a network to fine-tune"),
         ("other.nc", SMALL, "serves the rotating sphere; these data are on sphere"),
-        ("short.nc", (*SMALL, "--set", "dynamics.stride=2"), "expected more than 2 evenly spaced frames"),
+        (
+            "short.nc",
+            (*SMALL, "--set", "dynamics.stride=2"),
+            "expected more than 2 evenly spaced frames to remember; came 2",
+        ),
     ):
         said = command("train", tmp_path / data_file, "-o", tmp_path / "no", *options)
         assert said.returncode == 2 and cause in said.stderr, said.stderr
