@@ -618,7 +618,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_a_training_that_was_stopped_before_it_remembered_goes_on(trained: Path, tmp_path: Path) -> None:
+def test_a_training_that_was_stopped_before_it_remembered_is_no_model(trained: Path, tmp_path: Path) -> None:
     pf.save(pf.Forecaster(pf.load(trained).config), tmp_path / "begun.safetensors")
     said = command("inspect", tmp_path / "begun.safetensors")
     assert said.returncode == 4
