@@ -1,4 +1,4 @@
-"""What a model that remembers tells between its frames, given true frames of unseen flows.
+"""What a model that remembers tells between its frames, of unseen flows.
 
     python benchmarks/between.py shallow-water --samples 2
     python benchmarks/between.py RUN_DIR/model.safetensors
@@ -6,8 +6,8 @@
 Twelve intervals of the time between remembered frames are solved on the solver's own grid and kept at every
 eighth of an interval. The true frames are read as zonal amplitudes, and what lies between them is told by a
 cubic through frames that stand still, through frames that turn with the flow, and, where the model learned
-them, by waves on top of that (`between_frames.py`). Relative L2, weighted by area: nothing is forecast, so on
-frames it is what the harmonics leave.
+it, with what it tells beside that (`between_frames.py`): nothing is forecast then, so on frames the error is
+what the harmonics leave. At last all is forecast from the first frame. Relative L2, weighted by area.
 """
 
 import argparse
@@ -27,13 +27,14 @@ PARTS, INTERVALS = 8, 12
 
 def ways(flow: KernelDynamics, frames: list[Tensor], x: float) -> dict[str, Tensor]:
     """Fields (samples, V, latitudes, longitudes) at a place x among frames."""
+    near, place = flow.near(frames, x)
     angle = flow._angle()
     told = {
-        f"{name} cubic": flow._fields(cubic(frames, x, turn * flow.wave))
+        f"{name} cubic": flow._fields(cubic(near, place, turn * flow.wave))
         for name, turn in (("standing", 0 * angle), ("turning", angle))
     }
-    if flow.between is not None and not on_frame(x):
-        told["with waves"] = told["turning cubic"] + flow._waves_at(frames, x, angle)
+    if flow.tells_between and not on_frame(x):
+        told["told between frames"] = told["turning cubic"] + flow.off_cubic(near, place - 1)
     return told
 
 
@@ -57,12 +58,15 @@ def main() -> None:
     fields = ((values - model.mean) / model.scale).movedim(-1, 2)
     frames = list(flow._amplitudes(fields[:, ::PARTS]).unbind(1))
     weights = flow.measure()
+    places = range(PARTS * INTERVALS + 1)
+    ahead = flow.path(frames[0], [float(flow.gap) * place / PARTS for place in places])
     errors: dict[tuple[str, str], list[Tensor]] = {}
-    for place in range(PARTS * INTERVALS + 1):
+    for place in places:
         x = place / PARTS
         end = "first interval" if x < 1 else "last interval" if x > INTERVALS - 1 else "in between"
         where = "on frames" if on_frame(x) else end
-        for way, found in ways(flow, frames, x).items():
+        of_forecast = {"forecast": ahead[:, place - 1]} if place else {}
+        for way, found in (ways(flow, frames, x) | of_forecast).items():
             error = relative_l2(found.flatten(-2), fields[:, place].flatten(-2), weights).mean(0)
             errors.setdefault((way, where), []).append(error)
     rows: list[Row] = []

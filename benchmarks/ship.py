@@ -193,10 +193,10 @@ def weights(model: pf.Forecaster) -> str:
         return f"a prior over {numbers} numbers per state in {modes} modes, which move linearly; no network"
     if model.remembers:
         own = model.config.dynamics
-        waves = f"{own.waves:,} waves between them, " if own.waves else ""
+        between = "with what lies between them, " if own.between else ""
         return (
             f"{own.trajectories} trajectories of {own.frames} frames in {own.modes} zonal harmonics, remembered, "
-            f"{waves}and a prior over {numbers} numbers per state; no network"
+            f"{between}and a prior over {numbers} numbers per state; no network"
         )
     count = sum(p.numel() for p in model.dynamics.parameters())
     return f"{count:,} in the dynamics, and a prior over {numbers} numbers per state"

@@ -89,25 +89,24 @@ class KernelDynamicsConfig:
 
     Attributes:
         trajectories: how many; a run remembers no more than it is given.
-        frames: of each that are remembered; 0 for all. Where there are waves, a run adds one.
-        stride: frames that one step spans.
+        frames: of each that are remembered; 0 for all. With `between`, a run adds one.
         modes: zonal harmonics that are kept.
         latitudes, longitudes: of the grid on which states are read; a run sets them to those of its data, if
             these have a grid of even longitudes, or else to what the latents can show.
         cells: nodes of a solver's grid, along each axis, that are a cell of the data, where these are means
             over cells: trajectories are then refined by their equation. 1 takes them as they are; a run sets
             0 to what the data say.
-        waves: that are told between frames, where trajectories are refined; elsewhere a run sets 0.
+        between: whether it is learned what lies between frames, where trajectories are refined; elsewhere a
+            run sets that it is not.
     """
 
     trajectories: int = 40
     frames: int = 0
-    stride: int = 1
     modes: int = 1024
     latitudes: int = 0
     longitudes: int = 0
     cells: int = 0
-    waves: int = 0
+    between: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,6 @@ _MAY_BE_ZERO = frozenset(
         "degree",
         "blocks",
         "frames",
-        "waves",
         "latitudes",
         "longitudes",
         "seed",

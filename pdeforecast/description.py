@@ -74,9 +74,9 @@ def _dynamics(model: Forecaster) -> str:
         return "linear, in closed form; no network"
     own = model.config.dynamics
     if isinstance(own, KernelDynamicsConfig):
-        waves = f", {own.waves:,} waves between them" if own.waves else ""
+        inside = " and what lies between them" if own.between else ""
         return (
-            f"kernel regression on {own.trajectories} remembered trajectories of {own.frames} frames{waves}"
+            f"kernel regression on {own.trajectories} remembered trajectories of {own.frames} frames{inside}"
         )
     count = sum(p.numel() for p in model.dynamics.parameters())
     return f"a network of {count:,} weights, steps of at most {own.step:g}"

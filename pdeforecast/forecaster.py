@@ -539,10 +539,9 @@ def _dynamics(config: ForecasterConfig, encoder: nn.Module) -> LatentDynamics | 
         own.longitudes,
         own.trajectories,
         own.frames,
-        own.stride,
         own.modes,
         max(1, own.cells),
-        own.waves,
+        own.between,
     )
 
 

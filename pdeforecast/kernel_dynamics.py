@@ -3,16 +3,16 @@
 Where every trajectory belongs to one family of flows, as those of one unstable jet do, states lie near a
 surface of few dimensions, and what followed on similar states tells what follows on this one. With a the
 amplitudes of a state in zonal harmonics, f − f̄ = Σ a_mr b_mr(latitude) e^{im longitude}, R_θ the turn of
-the world by θ and w_i the remembered states, the flow over j frames is
+the world by θ and w_i the remembered states, the flow over a frame is
 
-    Φ_j(a)_m = L_jm a_m + Σ_i K_m(a, w_i) α_ijm,
+    Φ(a)_m = L_m a_m + Σ_i K_m(a, w_i) α_im,
     K_m(a, b) = 1/2π ∫ exp(−‖a − R_θ b‖² / 2ℓ²) e^{−imθ} dθ,
 
-a Gaussian process about a linear flow, whose kernel is averaged over the group: Φ_j(R_θ a) = R_θ Φ_j(a), and
+a Gaussian process about a linear flow, whose kernel is averaged over the group: Φ(R_θ a) = R_θ Φ(a), and
 a trajectory tells of all its turned copies what it tells of itself. Both are in closed form,
 
-    L_jm = argmin_L Σ_i ‖(what followed w_i, j frames later)_m − L w_im‖² + λ ‖L‖²,      with ‖L_jm‖ ≤ 1 then,
-    (K_m + ρ) α_jm = (what followed, j frames later)_m − L_jm w_m.
+    L_m = argmin_L Σ_i ‖(what followed w_i)_m − L w_im‖² + λ ‖L‖²,      with ‖L_m‖ ≤ 1 then,
+    (K_m + ρ) α_m = (what followed)_m − L_m w_m.
 
 Far from everything that is remembered, as states are after the last frame of a trajectory, the flow is linear
 and enlarges nothing, so forecasts stay bounded. In the norm a variable counts by how slowly it changes, for
@@ -54,22 +54,20 @@ import torch
 from torch import Tensor
 
 from pdeforecast.between_frames import (
-    ENDS,
-    FAR,
     BetweenFrames,
+    Beyond,
     KeptTypes,
     cubic,
     drift,
     heeded,
     nodes,
     on_frame,
-    through,
 )
 from pdeforecast.cells import means, offsets, shrinks, undone
 from pdeforecast.geometry import Geometry, rotation
 from pdeforecast.latents import Latents
 from pdeforecast.observed import Observations, observed
-from pdeforecast.packed import Packed
+from pdeforecast.packed import Packed, PackedPaths
 from pdeforecast.preconditioner import ExactStep
 from pdeforecast.principal import PrincipalSGD
 
@@ -102,6 +100,8 @@ _GRAIN = 0.5
 what such modes would give."""
 _PROFILE_GRAIN = 0.01
 """The same of profiles, each times the spread of its mode: all amplitudes are read through them."""
+_BETWEEN_GRAIN = 0.0045
+"""What rounding a number makes the path between frames miss, in units of what modes leave of a variable."""
 _LEAST_SPREAD = 1e-4
 """Of a mode, in units of that of the largest: finer than of such, grains need not be."""
 _POLE = 1e-6
@@ -122,10 +122,9 @@ class KernelDynamics(KeptTypes):
         latitudes, longitudes: of the grid.
         trajectories: S that are remembered.
         frames: T of each.
-        stride: frames that one step of the flow spans.
         modes: zonal harmonics that are kept, with the profiles b in which states vary most.
         cells: c, nodes along each axis that are a cell of the data; 1 where they are values at nodes.
-        waves: that are told between frames.
+        between: whether it is told what lies between frames.
 
     Raises:
         ValueError: on another geometry.
@@ -162,10 +161,9 @@ class KernelDynamics(KeptTypes):
         longitudes: int,
         trajectories: int,
         frames: int,
-        stride: int,
         modes: int,
         cells: int = 1,
-        waves: int = 0,
+        between: bool = False,
     ) -> None:
         super().__init__()
         if geometry.domain != "rotating_sphere":
@@ -174,7 +172,6 @@ class KernelDynamics(KeptTypes):
             )
         self.geometry = geometry
         self.channels = channels
-        self.stride = stride
         self.cells = cells
         values = channels * latitudes
         self.register_buffer("latitude", geometry.axis("latitude", latitudes))
@@ -186,11 +183,13 @@ class KernelDynamics(KeptTypes):
         self.register_buffer("left", torch.zeros(channels))
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("mean", torch.zeros(values))
-        self.memory = Packed(modes, frames, trajectories, 2)
+        self.memory = PackedPaths(modes, frames, trajectories)
         self.register_buffer("grain", torch.ones((), dtype=torch.float64))
-        self.between = BetweenFrames(waves, values, waves_on(longitudes)) if waves else None
+        self.between = BetweenFrames(values, waves_on(longitudes)) if between else None
         self._weights: _Solved | None = None
         self._profiles: Tensor | None = None
+        self._outer: dict[int, Beyond] = {}
+        self._drift: Tensor | None = None
 
     @property
     def trajectories(self) -> int:
@@ -205,7 +204,7 @@ class KernelDynamics(KeptTypes):
     @property
     def empty(self) -> bool:
         """Whether nothing is remembered yet."""
-        return not len(self.memory.bytes)
+        return self.memory.empty
 
     @property
     def turns(self) -> int:
@@ -234,14 +233,18 @@ class KernelDynamics(KeptTypes):
         return self.cells * 180 / len(self.latitude), self.cells * 360 / len(self.longitude)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_weights": None, "_profiles": None}
+        return {**self.__dict__, "_weights": None, "_profiles": None, "_outer": {}, "_drift": None}
+
+    def _forget_solved(self) -> None:
+        """What follows from the buffers."""
+        self._weights, self._profiles, self._outer, self._drift = None, None, {}, None
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._weights = self._profiles = None
+        self._forget_solved()
         super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KernelDynamics":
-        self._weights = self._profiles = None
+        self._forget_solved()
         super()._apply(fn, recurse)
         return self
 
@@ -255,7 +258,7 @@ class KernelDynamics(KeptTypes):
 
         Args:
             between: of each trajectory, (T − 1, nodes, V, latitudes, longitudes), what it is at the `nodes`
-                between frames, if waves are to be told there.
+                between frames, if that is to be told.
         """
         mean = fields.mean((0, 1, 4))
         self.weight.copy_(self._slowness(fields, fields - mean[..., None]))
@@ -278,49 +281,54 @@ class KernelDynamics(KeptTypes):
         across = across.unflatten(1, mean.shape)
         cosines = _cosines(mean.shape[1]).to(mean)
         self.profile.keep(torch.einsum("fl,kvlc->kvfc", cosines, across) / (_PROFILE_GRAIN * least))
-        self._weights = self._profiles = None
+        self._forget_solved()
         amplitudes = self._amplitudes(fields)
         self.size.copy_(amplitudes.abs().square().mean((0, 1)).sqrt().clamp_min(1e-12))
         self.grain.fill_(_GRAIN * least)
         counted = amplitudes.permute(2, 1, 0) * (_both(self.wave).sqrt() / self.grain).view(-1, 1, 1)
-        self.memory.keep(torch.view_as_real(counted))
+        self.memory.keep(torch.view_as_real(counted), self._groups())
         rest = self._area() * (fields - self._fields(amplitudes)).square()
         self.left.copy_(rest.sum(-2).mean((0, 1, 3)))
-        if self.between is not None and between is not None and fields.shape[1] > 2 * ENDS + 1:
+        if self.between is not None and between is not None and fields.shape[1] > 3:
             # As a path has them: what rounding took must tell nothing, and what it blurred little.
             angle, rounded = self._angle(), self.remembered()
-            seen = heeded(self.wave, self.size.double(), rounded)
-            self.between.learn(seen, map(self._off, rounded, between, repeat(angle)), angle)
+            first = self._beyond(1)(rounded[:, :3].unbind(1))
+            last = self._beyond(-1)(rounded[:, -3:].flip(1).unbind(1))
+            paths = torch.cat([first[:, None], rounded, last[:, None]], dim=1)
+            seen = heeded(self.wave, self.size.double(), paths)
+            off = map(self._off, paths, between, repeat(angle))
+            self.between.learn(self.wave, seen, off, angle, _BETWEEN_GRAIN)
 
     def _off(self, amplitudes: Tensor, between: Tensor, angle: Tensor) -> Tensor:
-        """What `BetweenFrames.learn` takes of a trajectory (T, modes) and of what is between its frames,
-        (T − 1, nodes, V, latitudes, longitudes)."""
+        """What `BetweenFrames.learn` takes of a path (T + 2, modes) and of what is between its frames but the
+        outer ones, (T − 1, nodes, V, latitudes, longitudes)."""
         turn, frames = angle * self.wave, list(amplitudes)
-        count = len(frames) - 1
-        path = torch.stack([torch.stack([cubic(frames, k + s, turn) for s in nodes()]) for k in range(count)])
-        beyond = torch.zeros(count, 2, *amplitudes.shape[1:]).to(amplitudes)
-        for k in range(ENDS, count - ENDS):
-            beyond[k, 0] = frames[k - 1] - through(frames[k : k + 4], -1.0, turn)
-            beyond[k, 1] = frames[k + 2] - through(frames[k - 2 : k + 2], 4.0, turn)
-        mean = self._fields(torch.zeros_like(beyond))
-        off = torch.cat([(self._fields(beyond) - mean) / FAR, between - self._fields(path)], dim=1)
-        spectrum = torch.fft.rfft(off * self._fine(), norm="forward").flatten(-3, -2)
+        path = [torch.stack([cubic(frames, 1 + k + s, turn) for s in nodes()]) for k in range(len(between))]
+        off = (between - self._fields(torch.stack(path))) * self._fine()
+        spectrum = torch.fft.rfft(off, norm="forward").flatten(-3, -2)
         both = _both(torch.arange(int(self.wave[-1]) + 1)).to(off).sqrt()
         return spectrum[..., : len(both)] * both
+
+    def _beyond(self, way: int) -> Beyond:
+        """What tells of the frame before the first three or, backwards, −1, of the one after the last."""
+        if way not in self._outer:
+            paths = self.remembered() if way > 0 else self.remembered().flip(1)
+            self._outer[way] = Beyond(self.wave, self.size.double(), paths, way * self._angle())
+        return self._outer[way]
 
     def untold(self, fields: Tensor) -> float:
         """The share of the mean square change over a frame of trajectories that the flow does not tell."""
         before, after = fields[:, :-1].flatten(0, 1), fields[:, 1:].flatten(0, 1)
         few = torch.linspace(0, len(before) - 1, min(_FEW, len(before)), device=fields.device).long()
-        told = self._fields(self.carried(self._amplitudes(before[few]))[0])
+        told = self._fields(self.carried(self._amplitudes(before[few])))
         area = self._area()
         missed, change = ((area * (x - after[few]).square()).mean() for x in (told, before[few]))
         return float(missed / change)
 
     def forget(self, count: int) -> None:
         """All but the first `count` trajectories."""
-        self.memory.keep(self.memory.numbers()[:, :, :count])
-        self._weights = None
+        self.memory.keep(self.memory.numbers(self._groups())[:, :, :count], self._groups())
+        self._weights, self._outer, self._drift = None, {}, None
 
     def strangeness(self, encoder: PrincipalSGD, latents: Latents) -> Tensor:
         """‖f − Φ₀(f)‖ / ‖f − f̄‖ (batch,) of the fields f that latents show: the share of a state that nothing
@@ -471,14 +479,14 @@ class KernelDynamics(KeptTypes):
         return self._like(amplitudes, self._solved().doubt)
 
     def _settled(self, amplitudes: Tensor, own: Tensor, corrected: Callable[[Tensor], Tensor]) -> Tensor:
-        """a ← corrected(Φ₀(a)), some times, with α (n, 1, modes) of Φ₀."""
+        """a ← corrected(Φ₀(a)), some times, with α (n, modes) of Φ₀."""
         for _ in range(_ROUNDS):
             amplitudes = corrected(self._like(amplitudes, own))
         return amplitudes
 
     def _like(self, amplitudes: Tensor, own: Tensor) -> Tensor:
         """Φ₀(a), (batch, modes)."""
-        return self._told_by(amplitudes, own)[:, 0]
+        return self._told_by(amplitudes, own)
 
     def _step(
         self, points: Tensor, error: Tensor, share: Tensor, width: tuple[float, float] | None = None
@@ -537,14 +545,13 @@ class KernelDynamics(KeptTypes):
         """Fields (batch, times, V, latitudes, longitudes) at those of `times` that are not zero."""
         angle, among = self._angle(), self._among(amplitudes, times)
         fields = self._fields(torch.stack([cubic(near, x, angle * self.wave) for near, x in among], dim=1))
-        if self.between is not None:
-            for i, (near, x) in enumerate(among):
-                if not on_frame(x):
-                    fields[:, i] += self._waves_at(near, x, angle)
+        for i, (near, x) in enumerate(among):
+            if self.tells_between and not on_frame(x):
+                fields[:, i] += self.off_cubic(near, x - 1)
         return fields
 
     def followed(self, amplitudes: Tensor, times: Sequence[float]) -> list[Tensor]:
-        """Amplitudes (batch, modes) at each of `times` > 0, without waves between frames."""
+        """Amplitudes (batch, modes) at each of `times` > 0, by the cubic alone."""
         turn = self._angle() * self.wave
         return [cubic(near, x, turn) for near, x in self._among(amplitudes, times)]
 
@@ -555,23 +562,40 @@ class KernelDynamics(KeptTypes):
             return []
         frames, end = [amplitudes], self.frames
         while len(frames) <= max(3, math.ceil(at[-1]) + 1):
-            # What follows is known of frames up to `end` − stride − 1: none later leads to the last.
-            now = len(frames) - 1
-            start = min(now, end - 1 - self.stride) if now < end - 1 else now
-            frames += self.carried(frames[start])[now - start :]
-        # After the last frame of a trajectory nothing is remembered that a cubic before it could lean on.
-        return [(frames[:end] if x < end - 1 else frames, x) for x in at]
+            frames.append(self.carried(frames[-1]))
+        # After the last frame of a trajectory nothing is remembered that what is before it could lean on.
+        return [self.near(frames[:end] if x < end - 1 else frames, x) for x in at]
+
+    @property
+    def tells_between(self) -> bool:
+        """Whether it is told what lies between frames."""
+        return self.between is not None and not self.between.empty
+
+    def near(self, frames: Sequence[Tensor], x: float) -> tuple[Sequence[Tensor], float]:
+        """Which of consecutive frames (batch, modes), and of those just beyond them, tell of a place x among
+        them, and the place among these."""
+        if on_frame(x) or not self.tells_between:
+            return frames, x
+        k = math.floor(x)
+        these = list(frames[max(k - 1, 0) : k + 3])
+        if k == 0:
+            these = [self._beyond(1)(frames[:3]), *these]
+        if len(these) < 4:
+            these = [*these, self._beyond(-1)(list(reversed(frames[-3:])))]
+        return these, x - k + 1
 
     def _angle(self) -> Tensor:
         """θ, by which what is remembered turns from frame to frame."""
-        return drift(self.wave, self.remembered(), len(self.longitude))
+        if self._drift is None:
+            self._drift = drift(self.wave, self.remembered(), len(self.longitude))
+        return self._drift
 
-    def _waves_at(self, frames: Sequence[Tensor], x: float, angle: Tensor) -> Tensor:
-        """What lies off the cubic at a place x among frames, (batch, V, latitudes, longitudes)."""
+    def off_cubic(self, near: Sequence[Tensor], s: float) -> Tensor:
+        """What lies off the cubic at s between the inner two of four frames, (batch, V, latitudes,
+        longitudes)."""
         assert self.between is not None
-        k = math.floor(x)
-        before, after = (heeded(self.wave, self.size.double(), frames[i]) for i in (k, k + 1))
-        off = self.between.off(before, after, x - k, (k == 0, k == len(frames) - 2), angle)
+        seen = [heeded(self.wave, self.size.double(), frame) for frame in near]
+        off = self.between.off(self.wave, seen, s, self._angle())
         spectrum = off / _both(torch.arange(off.shape[-1])).to(off).sqrt()
         fields = torch.fft.irfft(spectrum, n=len(self.longitude), norm="forward")
         return fields.unflatten(1, (self.channels, -1)) / self._fine()
@@ -580,58 +604,49 @@ class KernelDynamics(KeptTypes):
         """(V, latitudes, 1): what fields are multiplied by, that squares be in units of what modes leave."""
         return self._area().sqrt() / (self.left.double() + _LEAST_LEFT).sqrt()[:, None, None]
 
-    def carried(self, amplitudes: Tensor) -> list[Tensor]:
-        """Amplitudes (batch, modes) after 1 … stride frames, each Φ_j."""
+    def carried(self, amplitudes: Tensor) -> Tensor:
+        """Φ(a) (batch, modes), a frame later."""
         solved = self._solved()
-        off = self._told_by(amplitudes, solved.off)
-        return list((self._linearly(amplitudes, solved.linear) + off).unbind(1))
+        return self._linearly(amplitudes, solved.linear) + self._told_by(amplitudes, solved.off)
 
     def _linearly(self, amplitudes: Tensor, linear: Sequence[Tensor]) -> Tensor:
-        """L_j a (batch, stride, modes)."""
+        """L a (batch, modes)."""
         parts = [
-            torch.einsum("bk,jkl->bjl", amplitudes[:, start:end], own)
+            amplitudes[:, start:end] @ own
             for (_, (start, end)), own in zip(self._waves(), linear, strict=True)
         ]
         return torch.cat(parts, dim=-1)
 
     def _told_by(self, amplitudes: Tensor, weights: Tensor) -> Tensor:
-        """Σ K_m(a, w_i) α_ijm (batch, j, modes), of α (n, j, modes)."""
+        """Σ K_m(a, w_i) α_im (batch, modes), of α (n, modes)."""
         kernel = self._kernel(amplitudes, self._solved().known)
-        steps = []
-        for m, (start, end) in self._waves():
-            after = kernel[m] @ weights[:, :, start:end].flatten(1)
-            after = after.unflatten(-1, (weights.shape[1], -1))
-            steps.append(after.real + 0j if m == 0 else after)
-        return torch.cat(steps, dim=-1)
+        found = torch.cat([kernel[m] @ weights[:, start:end] for m, (start, end) in self._waves()], dim=-1)
+        return torch.where(self.wave == 0, found.real + 0j, found)
 
     def _solved(self) -> "_Solved":
         if self._weights is None:
             memory = self.remembered()
-            starts = memory.shape[1] - self.stride
-            known = memory[:, :starts].flatten(0, 1)
-            followed = [memory[:, j : starts + j] for j in range(1, self.stride + 1)]
-            after = torch.stack(followed, dim=2).flatten(0, 1)
+            known, after = memory[:, :-1].flatten(0, 1), memory[:, 1:].flatten(0, 1)
             linear = self._linear(known, after)
-            off = torch.cat([known[:, None], after - self._linearly(known, linear)], dim=1)
             rows = torch.arange(len(known), device=known.device).split(_BLOCK)
             kernel = [self._kernel(known[own], known[: int(own[-1]) + 1]) for own in rows]
-            weights = self._regressed(kernel, off, RIDGE)
-            doubt = self._regressed(kernel, known[:, None], OWN_RIDGE)
-            self._weights = _Solved(known, linear, weights[:, 1:], weights[:, :1], doubt)
+            off = torch.stack([after - self._linearly(known, linear), known], dim=1)
+            off, own = self._regressed(kernel, off, RIDGE).unbind(1)
+            doubt = self._regressed(kernel, known[:, None], OWN_RIDGE)[:, 0]
+            self._weights = _Solved(known, linear, off, own, doubt)
         return self._weights
 
     def _linear(self, known: Tensor, after: Tensor) -> list[Tensor]:
-        """L_j of each wave number, (stride, its modes, its modes), from states (n, modes) and what followed
-        them (n, stride, modes)."""
+        """L of each wave number, (its modes, its modes), from states (n, modes) and what followed them."""
         found = []
         for _, (start, end) in self._waves():
-            own, later = known[:, start:end], after[..., start:end].movedim(1, 0)
+            own = known[:, start:end]
             moments = own.mH @ own / len(own)
             ridge = _LINEAR_RIDGE * moments.diagonal().real.mean().clamp_min(1e-30)
             moments.diagonal().add_(ridge)
-            likely = torch.linalg.solve(moments, own.mH @ later / len(own))
+            likely = torch.linalg.solve(moments, own.mH @ after[:, start:end] / len(own))
             left, gain, right = torch.linalg.svd(likely, full_matrices=False)
-            found.append((left * gain.clamp_max(1.0)[:, None].to(left)) @ right)
+            found.append((left * gain.clamp_max(1.0).to(left)) @ right)
         return found
 
     def _regressed(self, kernel: Sequence[Tensor], after: Tensor, ridge: float) -> Tensor:
@@ -654,7 +669,7 @@ class KernelDynamics(KeptTypes):
 
     def remembered(self) -> Tensor:
         """w (S, T, modes), the amplitudes of the trajectories."""
-        counted = torch.view_as_complex(self.memory.numbers()).permute(2, 1, 0)
+        counted = torch.view_as_complex(self.memory.numbers(self._groups())).permute(2, 1, 0)
         return counted * (self.grain / _both(self.wave).sqrt())
 
     def _by_size(self) -> Tensor:
@@ -684,6 +699,10 @@ class KernelDynamics(KeptTypes):
         return [
             (m, (end - n, end)) for m, n, end in zip(numbers.tolist(), counts.tolist(), ends, strict=True)
         ]
+
+    def _groups(self) -> list[slice]:
+        """The modes of each wave number."""
+        return [slice(start, end) for _, (start, end) in self._waves()]
 
     def _amplitudes(self, fields: Tensor) -> Tensor:
         """a (…, modes) of fields (…, V, latitudes, longitudes)."""
@@ -756,9 +775,9 @@ class _Solved:
 
     Attributes:
         known: w (n, modes).
-        linear: L of each wave number, (stride, its modes, its modes).
-        off: α of Φ₁, …, (n, stride, modes).
-        own: α of Φ₀, (n, 1, modes).
+        linear: L of each wave number, (its modes, its modes).
+        off: α of Φ, (n, modes).
+        own: α of Φ₀, (n, modes).
         doubt: the same, of states in doubt.
     """
 

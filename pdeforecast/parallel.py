@@ -118,7 +118,10 @@ def share(tensors: Iterable[Tensor]) -> None:
     """Gives all processes the first one's values of these tensors."""
     if size() > 1:
         for tensor in tensors:
-            distributed.broadcast(tensor.detach(), 0)
+            # Neither Gloo nor NCCL sends integers of two bytes.
+            sent = tensor.detach().int() if tensor.dtype == torch.int16 else tensor.detach()
+            distributed.broadcast(sent, 0)
+            tensor.detach().copy_(sent)
 
 
 def averaging(trained: Sequence[nn.Module], loss: Callable[..., Tensor]) -> Callable[..., Tensor]:

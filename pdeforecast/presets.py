@@ -50,7 +50,7 @@ PRESETS = {
     ),
     "memory": Preset(
         LinearFieldConfig(latents=576, degree=2, rank=0),
-        KernelDynamicsConfig(waves=3072),
+        KernelDynamicsConfig(between=True),
         TrainingConfig(field_steps=2, copies=1),
         0,
     ),

@@ -122,8 +122,8 @@ def begin(
         # What lies between the cells needs more latents, that hold more, and more modes.
         if cells > 1:
             field = replace(field, latents=field.latents * cells, degree=field.degree + 1)
-        waves = dynamics.waves if cells > 1 else 0
-        dynamics = replace(dynamics, cells=cells, waves=waves, modes=dynamics.modes * cells)
+        between = dynamics.between and cells > 1
+        dynamics = replace(dynamics, cells=cells, between=between, modes=dynamics.modes * cells)
         dynamics = _remembering(dynamics, field, ds, grid)
     elif "dynamics.step" not in settings and len(times) > 1 and times[1] > times[0]:
         dynamics = replace(dynamics, step=times[1] - times[0])
@@ -182,10 +182,10 @@ def _remembering(
     times = times_of(ds)
     gaps = [b - a for a, b in pairwise(times)]
     frames = min(dynamics.frames or len(times), len(times))
-    if frames <= dynamics.stride or max(gaps) - min(gaps) > 1e-6 * max(gaps):
+    if frames < 2 or max(gaps) - min(gaps) > 1e-6 * max(gaps):
         raise UsageError(
-            f"expected more than {dynamics.stride} evenly spaced frames to remember; "
-            f"came {len(times)}, {min(gaps, default=0):g} … {max(gaps, default=0):g} apart.",
+            "expected two or more evenly spaced frames to remember; "
+            f"came {frames}, {min(gaps, default=0):g} … {max(gaps, default=0):g} apart.",
             "Train a network, without `--preset memory`.",
         )
     # Without a grid, as many values as the latents hold numbers.
@@ -195,7 +195,7 @@ def _remembering(
         dynamics,
         trajectories=min(dynamics.trajectories, ds.sizes.get("sample", 1)),
         # What is between frames is told by the one after the last, too.
-        frames=frames + (dynamics.waves > 0),
+        frames=frames + dynamics.between,
         modes=min(dynamics.modes, len(fields_of(ds)[0]) * latitudes * waves_on(longitudes)),
         latitudes=latitudes,
         longitudes=longitudes,

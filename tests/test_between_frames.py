@@ -1,5 +1,6 @@
 """Between frames: closed forms, exact recovery, equivariance, and waves that are faster than frames."""
 
+import copy
 import math
 
 import pytest
@@ -8,11 +9,9 @@ from torch import Generator, Tensor
 
 from pdeforecast import between_frames
 from pdeforecast.between_frames import (
-    _ridged,
+    Beyond,
     _rounded,
-    _weights,
     cubic,
-    decomposed,
     drift,
     heeded,
     nodes,
@@ -40,21 +39,6 @@ def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("shape", [(20, 6, 40), (9, 3, 15)])
-def test_a_tensor_of_few_terms_is_found_again(shape: tuple[int, int, int]) -> None:
-    factors = [noise(random(i), n, 7) for i, n in enumerate(shape)]
-    tensor = torch.einsum("ir,jr,kr->ijk", *factors)
-    a, b, c = decomposed(tensor, 7)
-    close(torch.einsum("ir,jr,kr->ijk", a, b, c), tensor, 1e-6)
-    ones = torch.ones(7, dtype=torch.float64)
-    for factor in (a, b):
-        close(factor.abs().square().sum(0), ones, 1e-10)
-    # Up to order and phase the terms themselves, too.
-    found = a / a.abs().square().sum(0).sqrt()
-    known = factors[0] / factors[0].abs().square().sum(0).sqrt()
-    assert float((found.mH @ known).abs().amax(0).min()) > 1 - 1e-6
-
-
 @pytest.mark.parametrize("alike", [0.0, 0.9, 0.999])
 def test_rounded_numbers_take_over_what_others_missed(alike: float) -> None:
     """The more alike what is told by them, the more is gained over rounding each by itself."""
@@ -69,12 +53,6 @@ def test_rounded_numbers_take_over_what_others_missed(alike: float) -> None:
     assert bool(missed < (1.05 if alike == 0 else 0.5) * before)
     # What is whole already stays as it is.
     close(_rounded(upper, grain * found, grain), found, 1e-10)
-
-
-def test_ridge_regression_of_many_amplitudes_on_several_threads(two_threads: None) -> None:
-    told, weights = noise(random(0), 3, 400, 160), noise(random(1), 3, 160, 20)
-    squares = told.mH @ told
-    close(_weights(squares, _ridged(squares) @ weights), weights, 1e-10)
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.0123, -0.4, 2.9])
@@ -135,7 +113,7 @@ def flows(seed: int, count: int, times: Tensor, bend: float = 0.0) -> Tensor:
 
 
 def learned(bend: float) -> KernelDynamics:
-    made = KernelDynamics(SPACE, 2, LATITUDES, LONGITUDES, 24, FRAMES, 2, 40, waves=30)
+    made = KernelDynamics(SPACE, 2, LATITUDES, LONGITUDES, 24, FRAMES, 40, between=True)
     frames = torch.arange(FRAMES, dtype=torch.float64)
     inner = (frames[:-1, None] + torch.tensor(nodes(), dtype=torch.float64)).flatten()
     between = flows(0, 24, inner, bend).unflatten(1, (FRAMES - 1, -1))
@@ -147,8 +125,9 @@ def missed(flow: KernelDynamics, x: float, bend: float) -> tuple[float, float]:
     """Relative errors at x among true frames of unseen flows, of the cubic alone and with waves."""
     frames = flow._amplitudes(flows(1, 6, torch.arange(FRAMES, dtype=torch.float64), bend)).unbind(1)
     truth = flows(1, 6, torch.tensor([x], dtype=torch.float64), bend)[:, 0]
-    alone = flow._fields(cubic(frames, x, flow._angle() * flow.wave))
-    told = alone + flow._waves_at(frames, x, flow._angle())
+    near, place = flow.near(frames, x)
+    alone = flow._fields(cubic(near, place, flow._angle() * flow.wave))
+    told = alone + flow.off_cubic(near, place - 1)
     alone_off, told_off = (
         float((found - truth).square().mean() / truth.square().mean()) ** 0.5 for found in (alone, told)
     )
@@ -176,9 +155,9 @@ def test_waves_run_otherwise_on_another_jet(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_waves_vanish_on_frames(taught: KernelDynamics) -> None:
     frames = taught._amplitudes(flows(1, 2, torch.arange(FRAMES, dtype=torch.float64))).unbind(1)
-    size = taught._waves_at(frames, 2.5, taught._angle()).abs().max()
-    for x in (2 + 1e-9, 3 - 1e-9):
-        assert float(taught._waves_at(frames, x, taught._angle()).abs().max()) < 1e-6 * float(size)
+    size = taught.off_cubic(frames[1:5], 0.5).abs().max()
+    for s in (1e-9, 1 - 1e-9):
+        assert float(taught.off_cubic(frames[1:5], s).abs().max()) < 1e-6 * float(size)
     assert on_frame(3 - 1e-9) and not on_frame(2.5)
 
 
@@ -201,4 +180,63 @@ def test_a_path_follows_what_is_remembered_between_frames(taught: KernelDynamics
 def test_networks_of_another_type_leave_what_is_remembered(taught: KernelDynamics) -> None:
     types = {name: buffer.dtype for name, buffer in taught.named_buffers()}
     assert {name: buffer.dtype for name, buffer in taught.float().named_buffers()} == types
-    assert types["between.heed.bytes"] == torch.uint8 and types["grain"] == torch.float64
+    assert types["between.weights.bytes"] == torch.uint8 and types["grain"] == torch.float64
+
+
+def test_the_frame_before_a_path_is_told_by_three_and_backwards_the_one_after() -> None:
+    """Of unseen paths of waves that two frames tell; and it turns with the world."""
+    wave = torch.tensor([0, 0, 2, 2, 2])
+    rates = torch.tensor([0.3, 0.3, 0.8, 0.8, -1.2], dtype=torch.float64)
+    mixed, times = noise(random(5), 5, 5), torch.arange(-1, 8)[:, None]
+
+    def drawn(seed: int, count: int) -> Tensor:
+        amplitudes = noise(random(seed), count, 1, 5) * torch.exp(1j * rates * times)
+        found = torch.cat([amplitudes[..., :2].real + 0j, amplitudes[..., 2:] @ mixed[:3, :3]], dim=-1)
+        return found * torch.exp(0.2j * wave * times)
+
+    known, unseen = drawn(6, 60), drawn(7, 4)
+    size = known.abs().square().mean((0, 1)).sqrt()
+    before = Beyond(wave, size, known, torch.tensor(0.2, dtype=torch.float64))
+    after = Beyond(wave, size, known.flip(1), torch.tensor(-0.2, dtype=torch.float64))
+    frames = list(unseen.unbind(1))
+    close(before(frames[1:4]), frames[0], 0.02)
+    close(after(frames[-2:-5:-1]), frames[-1], 0.02)
+    turn = torch.exp(1.3j * wave)
+    close(before([frame * turn for frame in frames[1:4]]), before(frames[1:4]) * turn, 1e-10)
+    assert not before(frames[1:4])[:, :2].imag.any()
+
+
+def test_what_was_saved_tells_the_same_between_frames(taught: KernelDynamics) -> None:
+    state, times = taught.remembered()[:2, 0], [0.3, 1.0, 2.6]
+    other = KernelDynamics(SPACE, 2, LATITUDES, LONGITUDES, 24, FRAMES, 40, between=True)
+    other.load_state_dict(taught.state_dict())
+    for found in (other, copy.deepcopy(taught)):
+        assert torch.equal(found.path(state, times), taught.path(state, times))
+
+
+def test_a_wave_number_of_which_nothing_is_kept_is_left_to_the_cubic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With grains that are coarse for one of three."""
+    rounded = between_frames._rounded
+    calls = iter(range(100))
+
+    def coarse(upper: Tensor, matrix: Tensor, grain: Tensor) -> Tensor:
+        return rounded(upper, matrix, grain) * (next(calls) != 1)
+
+    monkeypatch.setattr(between_frames, "_rounded", coarse)
+    made = learned(0.0)
+    assert made.tells_between and not made.between.extent[2].any() and made.between.extent[3].all()
+    frames = made._amplitudes(flows(1, 2, torch.arange(4.0, dtype=torch.float64))).unbind(1)
+    spectrum = torch.fft.rfft(made.off_cubic(frames, 0.5))
+    assert not spectrum[..., 2].abs().max() > 1e-9 * spectrum.abs().max()
+    assert float(spectrum[..., 3].abs().max()) > 1e-3 * float(spectrum.abs().max())
+
+
+@pytest.mark.parametrize("frames", [2, 3, 4])
+def test_few_frames_are_remembered_too(frames: int) -> None:
+    """Of fewer than four nothing tells what lies between, but a cubic or less."""
+    made = KernelDynamics(SPACE, 2, LATITUDES, LONGITUDES, 24, frames, 40, between=True)
+    places = torch.arange(frames, dtype=torch.float64)
+    inner = (places[:-1, None] + torch.tensor(nodes(), dtype=torch.float64)).flatten()
+    made.learn(flows(0, 24, places), GAP, iter(flows(0, 24, inner).unflatten(1, (frames - 1, -1))))
+    assert made.tells_between == (frames > 3)
+    assert bool(made.path(made.remembered()[:2, 0], [0.5, 1.0, 4.7]).isfinite().all())

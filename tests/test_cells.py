@@ -175,15 +175,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> pf.Forecaster:
     return pf.load(folder / "run")
 
 
-def test_waves_between_frames_are_learned_unless_none_are_asked_for(
+def test_what_lies_between_frames_is_learned_unless_it_is_not_asked_for(
     model: pf.Forecaster, flows: tuple[xr.Dataset, xr.Dataset], tmp_path: Path
 ) -> None:
-    assert bool(model.dynamics.between.strength.any())
+    assert bool(model.dynamics.between.extent.any())
     # The one after the last of the data, too, that the last interval lie between frames.
     assert (model.dynamics.trajectories, model.dynamics.frames) == (3, TINY.frames + 1)
     save_dataset(flows[0], tmp_path / "train.nc")
     typed = ["train", str(tmp_path / "train.nc"), "-o", str(tmp_path / "run"), "--preset", "memory"]
-    typed += ["--set", "field.latents=96", "--set", "dynamics.modes=200", "--set", "dynamics.waves=0"]
+    typed += ["--set", "field.latents=96", "--set", "dynamics.modes=200", "--set", "dynamics.between=false"]
     assert main(typed) == 0
     assert pf.load(tmp_path / "run").dynamics.between is None
     assert not list((tmp_path / "run").glob("*.nc"))

@@ -131,8 +131,8 @@ def after_training(preset: Preset, flow: xr.Dataset) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(KernelDynamicsConfig)])
 def test_every_field_of_remembering_dynamics_changes_something(name: str) -> None:
-    known = KernelDynamicsConfig(trajectories=3, frames=6, stride=1, modes=20, latitudes=8, longitudes=16)
-    others = {"stride": 2, "cells": 2, "waves": 5}
+    known = KernelDynamicsConfig(trajectories=3, frames=6, modes=20, latitudes=8, longitudes=16)
+    others = {"cells": 2, "between": True}
     other = replace(known, **{name: others.get(name, getattr(known, name) - 1)})
     states = [
         waves(config).state_dict() | {"path": waves_ahead(config), "width": torch.tensor(waves(config).width)}

@@ -112,6 +112,19 @@ def test_alone_nothing_is_done() -> None:
         assert (parallel.rank(), parallel.size()) == (0, 1) and not distributed.is_initialized()
 
 
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.int64, torch.bfloat16, torch.float64])
+def test_tensors_of_every_type_are_shared(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broadcast(tensor: torch.Tensor, source: int) -> None:
+        assert source == 0 and tensor.dtype != torch.int16, "which no backend sends"
+        tensor.add_(3)
+
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "broadcast", broadcast)
+    ours = torch.arange(4).to(dtype)
+    parallel.share([ours])
+    assert ours.equal((torch.arange(4) + 3).to(dtype))
+
+
 def test_the_parts_of_a_batch_make_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen, parts = torch.randperm(8), []
     monkeypatch.setattr(parallel, "size", lambda: 3)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from pdeforecast.packed import Packed
+from pdeforecast.packed import Packed, PackedPaths
 
 
 def random(seed: int) -> Generator:
@@ -82,3 +82,66 @@ def test_what_is_no_number_is_not_kept(size: float) -> None:
     with pytest.raises(ValueError, match="smaller than"):
         packed.keep(torch.tensor([1.0, size, 0.0]))
     assert not packed.numbers().any()
+
+
+GROUPS = [slice(0, 3), slice(3, 4), slice(4, 9)]
+
+
+def paths(seed: int, frames: int = 20, count: int = 6, size: float = 300.0) -> Tensor:
+    """Amplitudes (modes, frames, paths, 2) in whole numbers, of oscillations that modes of a group share."""
+    draw = random(seed)
+    found = torch.zeros(9, frames, count, dtype=torch.complex128)
+    for own in GROUPS:
+        for rate in (0.3, 1.1):
+            across = torch.randn(own.stop - own.start, 1, 1, generator=draw, dtype=torch.complex128)
+            start = torch.randn(1, 1, count, generator=draw, dtype=torch.complex128)
+            found[own] += size * across * start * torch.exp(1j * rate * torch.arange(frames))[:, None]
+    return torch.view_as_real(found).round()
+
+
+@pytest.mark.parametrize("size", [0.0, 0.4, 300.0, 1e6])
+@pytest.mark.parametrize("frames", [1, 2, 3, 20])
+def test_paths_come_back(frames: int, size: float) -> None:
+    packed, numbers = PackedPaths(9, frames, 6), paths(0, frames, size=size)
+    assert packed.empty and packed.shape == numbers.shape
+    assert torch.equal(packed.numbers(GROUPS), torch.zeros_like(numbers))
+    packed.keep(numbers + 0.3, GROUPS)
+    assert not packed.empty
+    other = PackedPaths(9, frames, 6)
+    other.load_state_dict(packed.state_dict())
+    for found in (packed, copy.deepcopy(packed).float(), other):
+        assert torch.equal(found.numbers(GROUPS), numbers)
+
+
+def test_of_paths_only_what_frames_before_do_not_tell_takes_bytes() -> None:
+    numbers, plain, packed = paths(1, 60, 40), Packed(9, 60, 40, 2), PackedPaths(9, 60, 40)
+    plain.keep(numbers)
+    packed.keep(numbers, GROUPS)
+    assert sum(len(part.bytes) for part in (packed.left, packed.weights)) < 0.45 * len(plain.bytes)
+
+
+def test_fewer_paths_are_kept() -> None:
+    packed, numbers = PackedPaths(9, 20, 6), paths(2)
+    packed.keep(numbers, GROUPS)
+    packed.keep(packed.numbers(GROUPS)[:, :, :2], GROUPS)
+    assert packed.shape == (9, 20, 2, 2) and torch.equal(packed.numbers(GROUPS), numbers[:, :, :2])
+
+
+@pytest.mark.parametrize("part", ["left", "weights"])
+def test_damage_to_paths_is_told(part: str) -> None:
+    packed = PackedPaths(9, 20, 6)
+    packed.keep(paths(3), GROUPS)
+    stored = getattr(packed, part).bytes
+    getattr(packed, part).bytes = stored[: len(stored) // 2]
+    packed._apply(lambda buffer: buffer)
+    with pytest.raises(ValueError, match="packed numbers"):
+        packed.numbers(GROUPS)
+
+
+@pytest.mark.parametrize("size", [1e12, float("nan"), float("inf")])
+def test_paths_of_no_numbers_are_not_kept(size: float) -> None:
+    packed, numbers = PackedPaths(9, 20, 6), paths(4)
+    numbers[5, 7, 2, 0] = size
+    with pytest.raises(ValueError, match="smaller than"):
+        packed.keep(numbers, GROUPS)
+    assert packed.empty and not packed.fine.any()

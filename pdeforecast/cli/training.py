@@ -101,7 +101,7 @@ def _to_learn(
             f"Type `--set dynamics.cells={held}`.",
         )
     kept, inner = options.output / REFINED, options.output / BETWEEN
-    places = nodes() if dynamics.waves else []
+    places = nodes() if dynamics.between else []
     # What another run left is of other data.
     if first and not (options.resume and kept.exists() and (inner.exists() or not places)):
         some = ds.isel(sample=slice(dynamics.trajectories)) if "sample" in ds.dims else ds
